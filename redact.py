@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Suppress a feature in a pre-trained GAN: `python redact.py --network=ffhq.pkl --feature=beard`; all options: `--help`."""
+
+from stylegan_redact import host
+
+
+def main() -> None:
+    """Runs the command line. On Linux CPUs the process restarts itself once with better allocator settings (`stylegan_redact/host.py`)."""
+    host.prepare()
+    from stylegan_redact import cli  # Not before the shims are in place.
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""STEP 4: before, after -> numbers with intervals. Each file without a leading underscore is one question, asked of images drawn once."""
+
+from stylegan_redact.evaluation._ask import ask
+from stylegan_redact.evaluation._paired import ACCESSES, PairedImages, measure_pairs, rate
+from stylegan_redact.evaluation._table import as_json, format_estimate, render, render_targets
+from stylegan_redact.evaluation._targets import TARGETS, Target, Verdict, check
+
+__all__ = [
+    "ACCESSES",
+    "TARGETS",
+    "PairedImages",
+    "Target",
+    "Verdict",
+    "as_json",
+    "ask",
+    "check",
+    "format_estimate",
+    "measure_pairs",
+    "rate",
+    "render",
+    "render_targets",
+]

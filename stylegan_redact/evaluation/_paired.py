@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same seeds drawn by the network before and after, once for all questions: images go by in batches, what a judge says of them stays."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from stylegan_redact import estimates
+from stylegan_redact.losses.ms_ssim import ms_ssim
+from stylegan_redact.network import sample_w, synthesize
+from stylegan_redact.types import Detector, Estimate, Network, RedactError
+
+Progress = Callable[[str, float, dict[str, float]], None]
+"""Stage, share done in [0, 1], figures."""
+
+ACCESSES = ("z", "w", "w_plus")
+"""Where a user enters a network: a seed, a latent kept from the network before, or one mixed from two such latents."""
+
+
+@dataclass(frozen=True)
+class PairedImages:
+    """What is kept of n pairs of images, the same seed before and after."""
+
+    attributes: tuple[str, ...]
+    """Names of the columns of both logits."""
+    logits_before: torch.Tensor
+    """[n, a] float32, > 0: the image before shows it."""
+    logits_after: torch.Tensor
+    """[n, a] float32, > 0: the image after shows it."""
+    l1: torch.Tensor
+    """[n], mean of |after - before| over an image in [-1, 1]."""
+    dissimilarity: torch.Tensor
+    """[n], 1 - MS-SSIM of before and after."""
+    seeds: torch.Tensor
+    """[n] int64, NVIDIA's seeds, each one once."""
+    access: str = "z"
+    """One of ACCESSES."""
+
+    def shows_before(self, attribute: str) -> torch.Tensor:
+        """[n] bool: does the image before show it?"""
+        return self.logits_before[:, self._column(attribute)] > 0
+
+    def shows_after(self, attribute: str) -> torch.Tensor:
+        """[n] bool: does the image after show it?"""
+        return self.logits_after[:, self._column(attribute)] > 0
+
+    def others(self, feature: str, keep: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The judge's attributes without the feature. Raises RedactError if the judge does not know the feature or one to keep."""
+        for name in (feature, *keep):
+            self._column(name)
+        if feature in keep:
+            raise RedactError(f"{feature!r} was to be redacted and kept - it can be one of the two - take it out of the list to keep")
+        return tuple(name for name in self.attributes if name != feature)
+
+    def _column(self, attribute: str) -> int:
+        if attribute not in self.attributes:
+            close = difflib.get_close_matches(attribute, self.attributes)
+            advice = f"did you mean {' or '.join(close)}?" if close else "take one of them, or a judge that knows it"
+            raise RedactError(f"attribute {attribute!r} was to be measured - the judge knows: {', '.join(self.attributes)} - {advice}")
+        return self.attributes.index(attribute)
+
+
+def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same images are drawn
+    before: Network,
+    after: Network,
+    judge: Detector,
+    seeds: Sequence[int],
+    *,
+    batch: int = 64,
+    access: str = "z",
+    noise_mode: str = "const",
+    truncation_psi: float = 1.0,
+    progress: Progress | None = None,
+) -> PairedImages:
+    """What a judge says of the same seeds drawn by G_ema before and after, and how far each image changed.
+
+    Args:
+        before:         The network as it was.
+        after:          The redacted one, of the same architecture, on the same device.
+        judge:          Not the detector that steered the redaction.
+        seeds:          Each once, none used for the redaction; with them z is drawn as NVIDIA's tools draw it.
+        batch:          Images at a time: memory does not grow with the number of seeds.
+        access:         z: each network from the seed on. w: the w that the mapping network *before* gives, handed to both synthesis networks (a user
+                        who kept latents). w_plus: two such w, of the seed's z and of the next z in its stream, the first up to a random row of ws
+                        and the second from there on.
+        noise_mode:     const or none; random noise differs between before and after.
+        truncation_psi: Of the mapping network.
+        progress:       Called after every batch.
+
+    Raises:
+        RedactError: seeds missing or repeated, an unknown access, random noise, or a judge that answers with anything but finite [n, a].
+    """
+    _check(seeds, batch, access, noise_mode)
+    parts: list[tuple[torch.Tensor, ...]] = []
+    for start in range(0, len(seeds), batch):
+        some = seeds[start : start + batch]
+        with torch.no_grad():
+            w_before = _codes(before.G_ema, some, access, truncation_psi)
+            w_after = _codes(after.G_ema, some, access, truncation_psi) if access == "z" else w_before
+            # Clamped: what a viewer sees of the image, and what a judge was trained on.
+            img_before = synthesize(before.G_ema, w_before, noise_mode=noise_mode).float().clamp(-1, 1)
+            img_after = synthesize(after.G_ema, w_after, noise_mode=noise_mode).float().clamp(-1, 1)
+            parts.append(_compare(img_before, img_after, judge))
+        if progress is not None:
+            progress("measure", (start + len(some)) / len(seeds), {})
+    logits_before, logits_after, l1, dissimilarity = (torch.cat(column) for column in zip(*parts, strict=True))
+    return PairedImages(tuple(judge.attributes), logits_before, logits_after, l1, dissimilarity, torch.tensor(list(seeds)), access)
+
+
+def rate(shows: torch.Tensor) -> Estimate:
+    """The share of `shows` [n] that is True, in percent, with Clopper and Pearson's interval; nan within 0 to 100 if n is 0."""
+    if len(shows) == 0:
+        return Estimate(math.nan, 0.0, 100.0, 0, "%")
+    share = estimates.clopper_pearson(int(shows.sum()), len(shows))
+    return Estimate(100 * share.value, 100 * share.low, 100 * share.high, share.n, "%", share.confidence)
+
+
+def _check(seeds: Sequence[int], batch: int, access: str, noise_mode: str) -> None:
+    if len(seeds) == 0 or len(set(seeds)) < len(seeds):
+        raise RedactError(f"{len(seeds)} seeds were to be measured - {len(set(seeds))} of them are different - give one or more, each once")
+    if batch < 1:
+        raise RedactError(f"batch={batch} was asked - images are drawn at least 1 at a time - give a larger batch")
+    if access not in ACCESSES:
+        raise RedactError(f"access={access!r} was asked - there is: {', '.join(ACCESSES)} - take one of them")
+    if noise_mode not in ("const", "none"):
+        raise RedactError(f"noise_mode={noise_mode!r} was asked - before and after would differ by their noise - take const or none")
+
+
+def _codes(G: Any, seeds: Sequence[int], access: str, truncation_psi: float) -> torch.Tensor:
+    """w [n, w_dim] of the seeds, or for w_plus ws [n, num_ws, w_dim]."""
+    if access != "w_plus":
+        return sample_w(G, seeds, truncation_psi=truncation_psi)
+    streams = [np.random.RandomState(seed) for seed in seeds]
+    z = torch.from_numpy(np.stack([stream.randn(2, G.z_dim) for stream in streams])).float()  # [n, 2, z_dim]; the first is NVIDIA's of the seed
+    crossover = torch.tensor([stream.randint(1, G.num_ws) for stream in streams])
+    device = next(G.parameters()).device
+    w = G.mapping(z.flatten(0, 1).to(device), None, truncation_psi=truncation_psi)[:, 0].unflatten(0, (-1, 2))  # [n, 2, w_dim]
+    of_second = (torch.arange(G.num_ws) >= crossover[:, None]).to(device)  # [n, num_ws]
+    return torch.where(of_second[:, :, None], w[:, 1:], w[:, :1])  # [n, num_ws, w_dim]
+
+
+def _compare(img_before: torch.Tensor, img_after: torch.Tensor, judge: Detector) -> tuple[torch.Tensor, ...]:
+    """Logits before and after [n, a], L1 [n], 1 - MS-SSIM [n], on the CPU."""
+    dissimilarity = 1 - ms_ssim(img_after, img_before)
+    l1 = (img_after - img_before).abs().mean((1, 2, 3))
+    logits = [judge.logits(img).float().cpu() for img in (img_before, img_after)]
+    for side, answer in zip(("before", "after"), logits, strict=True):
+        if answer.shape != (len(img_before), len(judge.attributes)):
+            told = f"{list(answer.shape)} for {len(img_before)} images and {len(judge.attributes)} attributes"
+            raise RedactError(f"a judge's logits [n, a] were asked - it gave {told} - use a judge with a logit for each")
+        if not bool(torch.isfinite(answer).all()):  # nan > 0 is False: a broken network would pass for a redacted one
+            raise RedactError(f"images {side} were to be judged - a logit is not finite - check the network {side} for weights that are not finite")
+    return logits[0], logits[1], l1.cpu(), dissimilarity.cpu()

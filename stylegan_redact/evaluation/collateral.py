@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What else became rarer or more frequent?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from stylegan_redact.estimates import paired_rate_change, relative_change
+from stylegan_redact.evaluation._paired import PairedImages, rate
+from stylegan_redact.plugins import option
+from stylegan_redact.types import Estimate
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Collateral:
+    """Rates of every other attribute before and after; a rare one that vanishes is named even if the mean hides it."""
+
+    rare_below: float = option(10.0, "an attribute is rare if its rate before is below this, in percent", low=0, high=100)
+    resamples: int = option(2000, "bootstrap resamples of the seeds", low=100)
+    seed: int = option(0, "of the bootstrap", low=0)
+
+    def answer(self, pairs: PairedImages, feature: str, keep: tuple[str, ...] = ()) -> dict[str, Estimate]:
+        """Rates and changes of every other attribute, and three figures over all of them.
+
+        Returns:
+            attribute/rate_before, attribute/rate_after: percent.
+            attribute/change: rate after - rate before, percentage points, interval over pairs.
+            attribute/relative_change: rate after / rate before - 1, percent, interval over pairs; nan where nothing showed it.
+            mean_absolute_change: mean of |change| over the attributes, points.
+            largest_rare_loss: the largest -relative_change of a rare attribute, percent; nan if none is rare. Its interval holds for all rare
+                attributes together (Bonferroni), since the worst of many is picked.
+            largest_kept_change: the change farthest from 0 among `keep`, points, interval for all of `keep` together; only if there is a `keep`.
+
+        Source: Tango 1998 (change); Bonett and Price 2006 (relative change); Efron 1979 (bootstrap).
+        """
+        shows = {name: (pairs.shows_before(name), pairs.shows_after(name)) for name in pairs.others(feature, keep)}
+        answers: dict[str, Estimate] = {}
+        for name, (before, after) in shows.items():
+            answers[f"{name}/rate_before"] = rate(before)
+            answers[f"{name}/rate_after"] = rate(after)
+            answers[f"{name}/change"] = paired_rate_change(before, after)
+            answers[f"{name}/relative_change"] = _relative_percent(before, after, CONFIDENCE)
+        if shows:
+            gained = torch.stack([after.int() - before.int() for before, after in shows.values()], 1)  # [n, a]
+            answers["mean_absolute_change"] = self._mean_absolute_change(gained)
+        answers["largest_rare_loss"] = self._largest_rare_loss(shows)
+        if keep:
+            together = 1 - (1 - CONFIDENCE) / len(keep)
+            worst = max((paired_rate_change(*shows[name], confidence=together) for name in keep), key=lambda change: abs(change.value))
+            answers["largest_kept_change"] = Estimate(worst.value, worst.low, worst.high, worst.n, worst.unit, CONFIDENCE)
+        return answers
+
+    def _mean_absolute_change(self, gained: torch.Tensor) -> Estimate:
+        """gained [n, a] in {-1, 0, 1} -> points. Percentile bootstrap over seeds; |noise| is never negative, so value and interval err upward."""
+        n = len(gained)
+        patterns, counts = np.unique(gained.numpy(), axis=0, return_counts=True)  # [p, a], [p]: resampling seeds is resampling patterns
+        drawn = np.random.default_rng(self.seed).multinomial(n, counts / n, size=self.resamples)  # [resamples, p]
+        resampled = 100 * np.abs(drawn @ patterns / n).mean(1)
+        value = 100 * float(np.abs(counts @ patterns / n).mean())
+        low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return Estimate(value, min(float(low), value), max(float(high), value), n, "points", CONFIDENCE)
+
+    def _largest_rare_loss(self, shows: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Estimate:
+        rare = [pair for pair in shows.values() if 0 < int(pair[0].sum()) and 100 * float(pair[0].double().mean()) < self.rare_below]
+        if not rare:
+            return Estimate(math.nan, -math.inf, math.inf, 0, "%", CONFIDENCE)
+        together = 1 - (1 - CONFIDENCE) / len(rare)
+        changes = [_relative_percent(before, after, together) for before, after in rare]
+        # If every interval holds, the largest loss lies between the largest lower and the largest upper end.
+        value, low, high = max(-c.value for c in changes), max(-c.high for c in changes), max(-c.low for c in changes)
+        return Estimate(value, low, high, changes[0].n, "%", CONFIDENCE)
+
+
+def _relative_percent(before: torch.Tensor, after: torch.Tensor, confidence: float) -> Estimate:
+    share = relative_change(before, after, confidence)
+    return Estimate(100 * share.value, 100 * share.low, 100 * share.high, share.n, "%", share.confidence)

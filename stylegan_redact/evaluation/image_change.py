@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far did the images change, those that never had the feature above all?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from stylegan_redact.estimates import mean_interval
+from stylegan_redact.evaluation._paired import PairedImages
+from stylegan_redact.types import Estimate
+
+
+@dataclass(frozen=True)
+class ImageChange:
+    """Mean change of an image, apart for the seeds that the judge says never had the feature and for those that did."""
+
+    def answer(self, pairs: PairedImages, feature: str, keep: tuple[str, ...] = ()) -> dict[str, Estimate]:
+        """Mean change over the seeds whose image before did not show the feature (feature_free), and over those whose did (had_feature).
+
+        Returns:
+            l1_feature_free, l1_had_feature: mean of |after - before|, images in [-1, 1].
+            dissimilarity_feature_free, dissimilarity_had_feature: 1 - MS-SSIM.
+            nan within -inf to inf where there are fewer than two such seeds.
+
+        Source: Student 1908 (intervals); Wang, Simoncelli and Bovik 2003 (MS-SSIM).
+        """
+        pairs.others(feature, keep)  # refuses unknown names
+        had = pairs.shows_before(feature)
+        return {
+            f"{figure}_{group}": _mean(change[chosen])
+            for group, chosen in (("feature_free", ~had), ("had_feature", had))
+            for figure, change in (("l1", pairs.l1), ("dissimilarity", pairs.dissimilarity))
+        }
+
+
+def _mean(samples: torch.Tensor) -> Estimate:
+    return mean_interval(samples) if len(samples) > 1 else Estimate(math.nan, -math.inf, math.inf, len(samples))

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often does the feature still show?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stylegan_redact.estimates import removed_fraction
+from stylegan_redact.evaluation._paired import PairedImages, rate
+from stylegan_redact.types import Estimate
+
+
+@dataclass(frozen=True)
+class ResidualRate:
+    """The judge's rate of the feature before and after: valid for these seeds' distribution, this way in, and this judge's idea of the feature."""
+
+    def answer(self, pairs: PairedImages, feature: str, keep: tuple[str, ...] = ()) -> dict[str, Estimate]:
+        """Rates of the feature and the share that was removed.
+
+        Returns:
+            rate_before, rate_after: of all images.
+            removed: 1 - rate after / rate before, with an interval over pairs; nan if no image showed it before.
+            still_shown: rate after among the images that showed it before.
+            newly_shown: rate after among those that did not.
+            All in percent.
+
+        Source: Clopper and Pearson 1934 (rates); Bonett and Price 2006 (removed).
+        """
+        pairs.others(feature, keep)  # refuses unknown names
+        before, after = pairs.shows_before(feature), pairs.shows_after(feature)
+        removed = removed_fraction(int(before.sum()), int(after.sum()), len(before), both_hits=int((before & after).sum()))
+        return {
+            "rate_before": rate(before),
+            "rate_after": rate(after),
+            "removed": Estimate(100 * removed.value, 100 * removed.low, 100 * removed.high, removed.n, "%", removed.confidence),
+            "still_shown": rate(after[before]),
+            "newly_shown": rate(after[~before]),
+        }

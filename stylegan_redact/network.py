@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks in and out of pickles, NVIDIA's seeds to latents, latents to images, and the list of style layers."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from stylegan_redact import pickles
+from stylegan_redact.networks import build
+from stylegan_redact.types import Network, RedactError
+
+
+def load_network(source: str | os.PathLike[str] | pickles.Snapshot, device: torch.device | str = "cpu") -> Network:
+    """Modules of ours with the tensors of a StyleGAN pickle, read without executing anything of it.
+
+    Args:
+        source: Path of a pickle, or what `pickles.read_snapshot` gave.
+        device: Where the modules go.
+
+    Raises:
+        RedactError: not a StyleGAN pickle, or an architecture that is not known.
+    """
+    snapshot = source if isinstance(source, pickles.Snapshot) else pickles.read_snapshot(source)
+    ada = any(build.of_ada_layout(record.class_name, record.init_kwargs) for record in snapshot.modules.values())
+    nets = {}
+    for key in ("G", "D", "G_ema"):
+        if key not in snapshot.modules:
+            raise RedactError(f"a StyleGAN snapshot was asked for - this file holds {', '.join(snapshot.keys)} and no {key} - use the full snapshot")
+        record = snapshot.modules[key]
+        nets[key] = build.build_module(record.class_name, record.init_args, record.init_kwargs, record.tensors, ada=ada).to(device)
+    return Network(nets["G"], nets["D"], nets["G_ema"], None, snapshot.training_set_kwargs, snapshot.sha256)
+
+
+def save_network(network: Network, path: str | os.PathLike[str], *, original: pickles.Snapshot, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Writes `original` with the tensors of `network` in place of its own, and `record` under the key `redaction`.
+
+    Args:
+        network:  Same architecture as the original's.
+        path:     Where to; replaced atomically.
+        original: What `pickles.read_snapshot` gave for the file that the network was loaded from.
+        record:   Provenance; plain values only.
+
+    Returns:
+        What was left out of the file for privacy, such as "training_set_kwargs.path".
+
+    Raises:
+        RedactError: G or G_ema is unchanged: the file would ship the feature.
+    """
+    changed: dict[str, dict[str, torch.Tensor]] = {}
+    for key, net in (("G", network.G), ("D", network.D), ("G_ema", network.G_ema)):
+        before = original.modules[key].tensors
+        after = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
+        changed[key] = {name: tensor for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    for key in ("G", "G_ema"):
+        if not changed[key]:
+            raise RedactError(f"a redacted pickle was to be written - its {key} is unchanged and would ship the feature - redact both G and G_ema")
+    return pickles.write_snapshot(original, path, tensors={key: value for key, value in changed.items() if value}, redaction=record)
+
+
+def copy_network(network: Network) -> Network:
+    """A network to work on: G and G_ema are copies, the rest is shared."""
+    return Network(
+        copy.deepcopy(network.G), network.D, copy.deepcopy(network.G_ema), network.augment_pipe, network.training_set_kwargs, network.sha256
+    )
+
+
+def style_layers(G: torch.nn.Module) -> dict[str, tuple[int, torch.nn.Module]]:
+    """Every layer through which the synthesis network reads w: dotted name of its `affine` -> (row of ws, the affine layer).
+
+    StyleGAN3's `input.affine` steers the pose and is left out.
+    """
+    layers: dict[str, tuple[int, torch.nn.Module]] = {}
+    row = 0
+    for resolution in G.synthesis.block_resolutions:
+        block = getattr(G.synthesis, f"b{resolution}")
+        names = [name for name in ("conv0", "conv1", "torgb") if hasattr(block, name)]
+        for offset, name in enumerate(names):
+            layers[f"synthesis.b{resolution}.{name}.affine"] = (row + offset, getattr(block, name).affine)
+        row += block.num_conv
+    return layers
+
+
+def sample_z(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
+    """[n, z_dim] float32: the z that NVIDIA's tools use for these seeds."""
+    if len(seeds) == 0:
+        return torch.zeros([0, z_dim])
+    return torch.from_numpy(np.stack([np.random.RandomState(seed).randn(z_dim) for seed in seeds])).float()
+
+
+def sample_w(G: torch.nn.Module, seeds: Sequence[int], *, truncation_psi: float = 1.0, batch: int = 4096) -> torch.Tensor:
+    """[n, w_dim]: the mapping network's output for these seeds, on G's device. Unconditional networks only."""
+    device = next(G.parameters()).device
+    with torch.no_grad():
+        parts = [
+            G.mapping(sample_z(seeds[i : i + batch], G.z_dim).to(device), None, truncation_psi=truncation_psi)[:, 0] for i in range(0, len(seeds), batch)
+        ]
+    return torch.cat(parts) if parts else torch.zeros([0, G.w_dim], device=device)
+
+
+def broadcast_w(G: torch.nn.Module, w: torch.Tensor) -> torch.Tensor:
+    """w [n, w_dim] -> ws [n, num_ws, w_dim]; ws passes through."""
+    return w.unsqueeze(1).expand(-1, G.num_ws, -1) if w.ndim == 2 else w
+
+
+def synthesize(G: torch.nn.Module, w: torch.Tensor, *, noise_mode: str = "const") -> torch.Tensor:
+    """w [n, w_dim] or ws [n, num_ws, w_dim] -> img [n, C, H, W], in float32 throughout."""
+    return G.synthesis(broadcast_w(G, w), noise_mode=noise_mode, force_fp32=True)
+
+
+def generate(G: torch.nn.Module, w: torch.Tensor, *, batch: int, noise_mode: str = "const") -> Iterator[torch.Tensor]:
+    """Images of `w` in batches, without gradients."""
+    for part in w.split(batch):
+        with torch.no_grad():
+            yield synthesize(G, part, noise_mode=noise_mode)
+
+
+def seed_range(start: int, num: int) -> range:
+    """`num` seeds from `start`; NumPy takes seeds below 2^32."""
+    if start < 0 or start + num > 2**32:
+        raise RedactError(f"seeds {start} to {start + num - 1} were asked for - seeds go from 0 to {2**32 - 1} - choose a smaller --seed")
+    return range(start, start + num)
+
+
+def check_finite(network: Network, where: Iterable[str] = ("G", "G_ema")) -> None:
+    """Raises RedactError if a tensor of the named modules is not finite."""
+    for key in where:
+        for name, tensor in getattr(network, key).state_dict().items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise RedactError(f"the redacted {key} was to be used - its tensor {name} is not finite - use a smaller step or strength")

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What --network means: the name of a bundled network, a path, or a URL."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stylegan_redact.pickles import Snapshot, read_snapshot
+from stylegan_redact.types import RedactError
+
+_BUNDLED_DIR = Path(__file__).parent / "portraits"
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """A snapshot and where it comes from."""
+
+    name: str
+    """Short, for the name of the run directory."""
+    snapshot: Snapshot
+    bundled: str | None
+    """Name of the bundled network that it is, or was before it was redacted: its classifiers know the attributes."""
+
+
+def bundled() -> dict[str, Path]:
+    """Name -> file of every network that comes with the package."""
+    return {path.stem: path for path in sorted(_BUNDLED_DIR.glob("*.pkl"))}
+
+
+def find_network(network: str) -> NetworkFile:
+    """The snapshot that `--network` names, read without executing anything of it.
+
+    Args:
+        network: Name of a bundled network, path, or http(s)/ftp/file URL; downloads go to dnnlib's cache.
+
+    Raises:
+        RedactError: there is no such thing, or it is no StyleGAN snapshot.
+    """
+    known = bundled()
+    if network in known:
+        return NetworkFile(network, read_snapshot(known[network]), network)
+    if "://" in network:
+        path, name = _download(network), Path(urllib.parse.unquote(urllib.parse.urlparse(network).path)).stem
+    else:
+        path, name = Path(network), Path(network).stem
+        if not path.exists() and path.name == network and not path.suffix:
+            raise RedactError(f"the network {network!r} was asked - bundled are: {', '.join(known) or 'none'} - take one of these, a path or a URL")
+    snapshot = read_snapshot(path)
+    origin = original_sha256(snapshot)
+    same = [label for label, file in known.items() if sha256_of(file) == origin]
+    return NetworkFile(re.sub(r"[^0-9A-Za-z._-]", "_", name) or "network", snapshot, same[0] if same else None)
+
+
+def original_sha256(snapshot: Snapshot) -> str:
+    """Of the file that the first of all redactions started from; the snapshot's own if it was never redacted."""
+    sha256, record = snapshot.sha256, snapshot.redaction
+    while isinstance(record, Mapping) and isinstance(record.get("network_sha256"), str):
+        sha256, record = record["network_sha256"], record.get("earlier")
+    return sha256
+
+
+def sha256_of(path: Path) -> str:
+    """64 hexadecimal digits of a file's content.
+
+    Raises:
+        RedactError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise RedactError(f"{path} was to be read - {error.strerror or error} - check the name and that you may read it") from error
+    return digest.hexdigest()
+
+
+def _download(url: str) -> Path:
+    from dnnlib import util  # NVIDIA's own inside a checkout: one cache for both.
+
+    dnnlib: Any = util
+    if not dnnlib.is_url(url, allow_file_urls=True):
+        raise RedactError(f"the network {url!r} was asked - this is no http, https, ftp or file URL - check its spelling, or download it yourself")
+    try:
+        return Path(dnnlib.open_url(url, return_filename=True))
+    except OSError as error:
+        raise RedactError(f"the network {url!r} was asked - it cannot be had ({error}) - check the URL, or download it yourself and give the path") from error

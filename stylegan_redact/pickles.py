@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""StyleGAN snapshot <-> tensors, without running anything in the file, and back with all else as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from stylegan_redact import pickle_recognise, pickle_tree, torch_storage
+from stylegan_redact.pickle_compare import Comparison, same_bits
+from stylegan_redact.pickle_encode import encode
+from stylegan_redact.pickle_stream import TRUSTED, Refused, decode
+from stylegan_redact.pickle_values import Reader, resolve
+from stylegan_redact.types import RedactError
+
+_DAMAGE = (
+    EOFError, struct.error, RecursionError, MemoryError, OverflowError, ValueError, TypeError,
+    AttributeError, KeyError, IndexError, RuntimeError,
+)  # fmt: skip
+NETWORKS = ("G", "D", "G_ema")
+
+
+@dataclass(frozen=True)
+class ModuleRecord:
+    """A network as the snapshot describes it; nothing of its source was run."""
+
+    class_name: str
+    """Of the class in `module_src`."""
+    module_src: str
+    """Source text stored with the network, verbatim."""
+    source_sha256: str
+    """Of `module_src` in UTF-8."""
+    init_args: tuple[Any, ...]
+    """What the constructor was called with; dict, list, tuple, numbers, text, tensors, and Opaque for all else."""
+    init_kwargs: dict[str, Any]
+    """Likewise, by name."""
+    tensors: dict[str, torch.Tensor]
+    """By dotted name: parameters and buffers, persistent or not, on the CPU."""
+    parameter_names: tuple[str, ...]
+    """Which of `tensors` are parameters."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a StyleGAN pickle holds."""
+
+    sha256: str
+    """Of the file."""
+    keys: tuple[str, ...]
+    """Top-level keys, in order."""
+    modules: dict[str, ModuleRecord]
+    """By top-level key: G, D, G_ema, augment_pipe ... where these are networks with embedded source."""
+    training_set_kwargs: dict[str, Any] | None
+    """Description of the training set; may name a private path."""
+    redaction: dict[str, Any] | None
+    """Provenance that an earlier redaction wrote."""
+    _tree: dict[str, Any] = field(repr=False, compare=False)
+    _reader: Reader = field(repr=False, compare=False)
+
+
+def read_snapshot(source: str | os.PathLike[str] | BinaryIO) -> Snapshot:
+    """The snapshot in the file; nothing in it is run, whatever it holds.
+
+    Args:
+        source: File name, or an open binary file, read from where it stands to its end.
+
+    Raises:
+        RedactError: missing, not a StyleGAN pickle, damaged, or with imports that a snapshot does not need.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return _read(io.BytesIO(source.read()), str(getattr(source, "name", "the open file")))
+    path = Path(source)
+    if not path.exists():
+        raise RedactError(f"{path} was to be read - there is no such file - check the name and the folder ({path.resolve().parent})")
+    if path.is_dir():
+        raise RedactError(f"{path} was to be read - it is a folder - give the .pkl file in it")
+    try:
+        with path.open("rb") as file:
+            return _read(file, str(path))
+    except OSError as error:
+        raise RedactError(f"{path} was to be read - the system says: {error.strerror or error} - check that you may read it") from error
+
+
+def _read(file: BinaryIO, name: str) -> Snapshot:
+    head = file.read(pickle_recognise.HEAD_BYTES)
+    instead = pickle_recognise.refusal(head)
+    if instead is not None:
+        raise RedactError(f"{name} was to be read as a StyleGAN snapshot - {instead}")
+    digest = hashlib.sha256(head)
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    size = file.tell()
+    file.seek(0)
+    try:
+        return _interpret(file, size, digest.hexdigest())
+    except Refused as error:
+        raise RedactError(f"{name} was to be read as a StyleGAN snapshot - {error}") from None
+    except _DAMAGE as error:
+        detail = ascii(str(error))[1:-1][:120] or type(error).__name__
+        raise RedactError(f"{name} was to be read as a StyleGAN snapshot - its pickle is damaged ({detail}) - download it again") from None
+
+
+def _interpret(file: BinaryIO, size: int, sha256: str) -> Snapshot:
+    root = decode(file, resolve)
+    if torch_storage.is_torch_file(root):
+        raise Refused("it is a file of torch.save, not a pickle of NVIDIA's code - give the .pkl that training wrote")
+    if file.tell() != size:
+        raise Refused(f"{size - file.tell()} bytes follow its pickle, in no StyleGAN snapshot they do - {TRUSTED}")
+    reader = Reader()
+    tree = pickle_tree.top_level(reader.check(root))
+    missing = [key for key in NETWORKS if key not in tree]
+    if missing:
+        there = ", ".join(map(str, tree)) or "nothing"
+        raise Refused(
+            f"it has {ascii(there)[1:-1][:200]} and lacks {', '.join(missing)}, and StyleGAN tools load only files with G, D and G_ema - "
+            "ask its author for the full snapshot"
+        )
+    walks = {key: pickle_tree.walk(node) for key, node in tree.items() if pickle_tree.is_persistent(node)}
+    for key in ("G", "G_ema"):
+        if key not in walks:
+            raise Refused(f"what it has as {key} is no network with embedded source - give a snapshot of StyleGAN2-ADA, StyleGAN3 or their forks")
+    return Snapshot(
+        sha256=sha256,
+        keys=tuple(tree),
+        modules={key: _record(tree[key], leaves, reader) for key, leaves in walks.items()},
+        training_set_kwargs=_dict_or_none(tree, "training_set_kwargs", reader),
+        redaction=_dict_or_none(tree, "redaction", reader),
+        _tree=tree,
+        _reader=reader,
+    )
+
+
+def _record(node: Any, leaves: dict[str, pickle_tree.Leaf], reader: Reader) -> ModuleRecord:
+    meta = node.args[0]
+    state = meta["state"] if isinstance(meta["state"], dict) else {}
+    init_args, init_kwargs = pickle_tree.plain([state.get("_init_args"), state.get("_init_kwargs")], reader)
+    return ModuleRecord(
+        class_name=meta["class_name"],
+        module_src=meta["module_src"],
+        source_sha256=hashlib.sha256(meta["module_src"].encode("utf-8", "surrogatepass")).hexdigest(),
+        init_args=tuple(init_args or ()),
+        init_kwargs=dict(init_kwargs or {}),
+        tensors={name: reader.tensors[id(leaf.node)] for name, leaf in leaves.items()},
+        parameter_names=tuple(name for name, leaf in leaves.items() if leaf.is_parameter),
+    )
+
+
+def _dict_or_none(tree: dict[str, Any], key: str, reader: Reader) -> dict[str, Any] | None:
+    value = pickle_tree.plain(tree.get(key), reader)
+    if value is not None and not isinstance(value, dict):
+        raise Refused(f"what it has as {key} is no dictionary - {TRUSTED}")
+    return value
+
+
+def write_snapshot(
+    snapshot: Snapshot,
+    path: str | os.PathLike[str],
+    *,
+    tensors: Mapping[str, Mapping[str, torch.Tensor]],
+    redaction: Mapping[str, Any],
+) -> tuple[str, ...]:
+    """Names of what was left out of the file, such as `training_set_kwargs.path`; the file is the snapshot with these tensors replaced.
+
+    What is not replaced keeps its bits, its order and its sharing. NumPy numbers become Python's, storages are tagged `cpu`. The file
+    takes its name only after it was read back and compared.
+
+    Args:
+        snapshot:  As read; stays as it is.
+        path:      Existing files are replaced at once or not at all.
+        tensors:   By top-level key and dotted name, of the shape and type there; others stay as they are.
+        redaction: Provenance for the top-level key `redaction`: dict, list, tuple, text, finite numbers, bool, None.
+
+    Raises:
+        RedactError: a name, shape or type that the snapshot does not have, a value that is not plain, or the file cannot be written.
+    """
+    path = Path(path)
+    _check_request(snapshot, tensors)
+    changed = {key: _changed(snapshot.modules[key].tensors, wanted) for key, wanted in tensors.items()}
+    tree, dropped = pickle_tree.without_paths(snapshot._tree)
+    expected = tree | {"redaction": pickle_tree.json_like(redaction, "redaction")}
+    replacer = pickle_tree.Replacer()
+    replaced = {key: replacer.module(expected[key], wanted) for key, wanted in changed.items()}
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with temporary.open("xb") as file:
+            encode(expected | replaced, file.write)
+            file.flush()
+            os.fsync(file.fileno())
+        _check_written(temporary, snapshot, expected, changed)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RedactError(
+            f"{path} was to be written - the system says: {error.strerror or error} - check the folder, its rights and the space left"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return dropped
+
+
+def _check_request(snapshot: Snapshot, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+    for key, wanted in tensors.items():
+        if key not in snapshot.modules:
+            raise RedactError(
+                f"tensors of {key} were to be replaced - the snapshot has networks under {', '.join(snapshot.modules)} - use one of these"
+            )
+        there = snapshot.modules[key].tensors
+        for name, tensor in wanted.items():
+            if name not in there:
+                raise RedactError(
+                    f"{key}.{name} was to be replaced - {key} has no tensor of that name - use one that `modules[{key!r}].tensors` lists"
+                )
+            old = f"{there[name].dtype} {list(there[name].shape)}"
+            new = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            if new != old:
+                raise RedactError(f"{key}.{name} was to be replaced by {new} - it is {old} - shapes and types must stay as they are")
+
+
+def _changed(there: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    on_cpu = {name: tensor.detach().cpu().resolve_conj().resolve_neg() for name, tensor in wanted.items()}
+    return {name: tensor for name, tensor in on_cpu.items() if not same_bits(tensor, there[name])}
+
+
+def _check_written(temporary: Path, snapshot: Snapshot, expected: dict[str, Any], changed: dict[str, dict[str, torch.Tensor]]) -> None:
+    """Raises RedactError unless the file holds what was asked for, and otherwise what the snapshot held."""
+    written = read_snapshot(temporary)
+    leaves = [pickle_tree.walk(written._tree[key]) for key in written.modules]
+    skipped = frozenset(id(leaf.node) for of_module in leaves for leaf in of_module.values())
+    right = Comparison(snapshot._reader.tensors, written._reader.tensors, skipped).same(expected, written._tree)
+    for key, record in snapshot.modules.items():
+        for name, before in record.tensors.items():
+            right = right and same_bits(written.modules[key].tensors[name], changed.get(key, {}).get(name, before))
+    if not right:
+        raise RedactError(f"{temporary.name} was to be written - it does not read back the same, nothing was replaced - check the disk")

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbered run directories as NVIDIA's training makes them, and files in them that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stylegan_redact.types import RedactError
+
+_ATTEMPTS = 100
+"""Other processes may take a number between our look and our mkdir."""
+
+
+def check_outdir(outdir: str | os.PathLike[str]) -> Path:
+    """`outdir` as a path, after a look whether a run directory could be made in it; makes nothing.
+
+    Raises:
+        RedactError: it, or what it would be made in, is no folder or may not be written to.
+    """
+    outdir = Path(outdir)
+    there = next(path for path in (outdir, *outdir.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "is no folder" if not there.is_dir() else "may not be written to"
+        raise RedactError(f"results were to go to {outdir} - {there} {what} - give another --outdir")
+    return outdir
+
+
+def next_run_id(outdir: Path) -> int:
+    """One more than the highest number that starts the name of anything in the folder; 0 if there is none."""
+    names = os.listdir(outdir) if outdir.is_dir() else []
+    return max((int(found.group()) for name in names if (found := re.match(r"\d+(?=-|$)", name))), default=-1) + 1
+
+
+def make_run_dir(outdir: str | os.PathLike[str], description: str) -> Path:
+    """`outdir/00000-description` with the next free number, made.
+
+    Raises:
+        RedactError: the folder cannot be made.
+    """
+    outdir = check_outdir(outdir)
+    name = re.sub(r"[^0-9A-Za-z._-]", "_", description)
+    with _explained(outdir):
+        outdir.mkdir(parents=True, exist_ok=True)
+        for run_id in range(next_run_id(outdir), next_run_id(outdir) + _ATTEMPTS):
+            run_dir = outdir / f"{run_id:05d}-{name}"
+            try:
+                run_dir.mkdir()
+            except FileExistsError:
+                continue
+            return run_dir
+    raise RedactError(f"a run directory was to be made in {outdir} - {_ATTEMPTS} numbers in a row were taken meanwhile - give another --outdir")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends well, and vanishes when it does not.
+
+    Raises:
+        RedactError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with _explained(path):
+            yield temporary
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON file that any reader takes: numbers that are not finite become null."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(strict(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def append_text(path: Path, text: str) -> None:
+    """Adds to the end of a text file."""
+    with _explained(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def strict(value: Any) -> Any:
+    """`value` in what strict JSON has: text, numbers, lists, and dicts with text keys."""
+    if isinstance(value, Mapping):
+        return {str(key): strict(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, os.PathLike) else value
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RedactError(f"{path} was to be written - {error.strerror or error} - check the folder, its rights and the space left") from error

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The values that flow from step to step. All frozen; this module imports torch and nothing else of the project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+
+class RedactError(ValueError):
+    """A request that cannot be met. The text says what was asked, what there is, and what to do."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a StyleGAN pickle holds, as modules of ours."""
+
+    G: torch.nn.Module
+    """Generator as trained."""
+    D: torch.nn.Module
+    """Discriminator."""
+    G_ema: torch.nn.Module
+    """Moving average of G: the one that tools sample from."""
+    augment_pipe: Any = None
+    """Whatever the file holds under this key, opaque."""
+    training_set_kwargs: Mapping[str, Any] | None = None
+    """Description of the training set as stored; may name a private path."""
+    sha256: str = ""
+    """Of the file that the network was read from, 64 hexadecimal digits; empty for a network that was made in memory."""
+
+
+@dataclass(frozen=True)
+class LabelledLatents:
+    """Latents of generated images with what a detector (or a person) says of them."""
+
+    w: torch.Tensor
+    """[n, w_dim] as the mapping network gives them, without truncation."""
+    score: torch.Tensor
+    """[n], > 0: the feature shows. A logit where a detector gave it."""
+    seeds: torch.Tensor | None = None
+    """[n] int64, NVIDIA's seeds that z was drawn with, or None."""
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """Where a feature lives in W."""
+
+    basis: torch.Tensor
+    """[k, w_dim], orthonormal rows, pointing to where the feature shows."""
+    threshold: torch.Tensor
+    """[k], in units of w: past it the feature shows."""
+    accuracy: float
+    """Balanced accuracy on held-out latents, in [0, 1]."""
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Says of images whether they show a feature."""
+
+    differentiable: bool
+    """True if gradients of the logits with respect to the images mean something."""
+    attributes: tuple[str, ...]
+    """Names of the attributes it knows, in the order of its logits' columns."""
+
+    def logits(self, img: torch.Tensor) -> torch.Tensor:
+        """[n, C, H, W] in [-1, 1] -> [n, len(attributes)]; > 0: shows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Feature:
+    """All that is known about the feature. Anything but the name may be None."""
+
+    name: str
+    latents: LabelledLatents | None = None
+    subspace: Subspace | None = None
+    detector: Detector | None = None
+    """Knows `name` among its attributes."""
+    examples: torch.Tensor | None = None
+    """[n, C, H, W] images that show the feature."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval; there is no number without."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    unit: str = ""
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a report shows."""
+
+    before: str
+    """sha256 or name of the network before."""
+    after: str
+    """sha256 or name of the network after."""
+    estimates: Mapping[str, Estimate]
+    samples: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)

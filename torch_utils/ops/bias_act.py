@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bias, activation function, gain and clamp in one step."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import dnnlib
+
+
+def _activation(func: Callable, *, cuda_idx: int, alpha: float = 0, gain: float = 1, ref: str = "y", second: bool = False) -> dnnlib.EasyDict:
+    """One entry of `activation_funcs`, under NVIDIA's field names."""
+    return dnnlib.EasyDict(func=func, def_alpha=alpha, def_gain=gain, cuda_idx=cuda_idx, ref=ref, has_2nd_grad=second)
+
+
+_SQRT2 = math.sqrt(2)
+
+activation_funcs = {
+    "linear": _activation(lambda x, **_: x, cuda_idx=1, ref=""),
+    "relu": _activation(lambda x, **_: torch.relu(x), cuda_idx=2, gain=_SQRT2),
+    "lrelu": _activation(lambda x, alpha, **_: torch.nn.functional.leaky_relu(x, alpha), cuda_idx=3, alpha=0.2, gain=_SQRT2),
+    "tanh": _activation(lambda x, **_: torch.tanh(x), cuda_idx=4, second=True),
+    "sigmoid": _activation(lambda x, **_: torch.sigmoid(x), cuda_idx=5, second=True),
+    "elu": _activation(lambda x, **_: torch.nn.functional.elu(x), cuda_idx=6, second=True),
+    "selu": _activation(lambda x, **_: torch.nn.functional.selu(x), cuda_idx=7, second=True),
+    "softplus": _activation(lambda x, **_: torch.nn.functional.softplus(x), cuda_idx=8, second=True),
+    "swish": _activation(lambda x, **_: torch.sigmoid(x) * x, cuda_idx=9, gain=_SQRT2, ref="x", second=True),
+}
+
+
+def bias_act(
+    x: torch.Tensor,
+    b: torch.Tensor | None = None,
+    dim: int = 1,
+    act: str = "linear",
+    alpha: float | None = None,
+    gain: float | None = None,
+    clamp: float | None = None,
+    impl: str = "cuda",
+) -> torch.Tensor:
+    """`clamp(gain * act(x + b), -clamp, clamp)`.
+
+    Args:
+        x:     Tensor of any shape.
+        b:     Bias [x.shape[dim]], or None.
+        dim:   Axis of x that the bias belongs to.
+        act:   Name in `activation_funcs`.
+        alpha: Slope of 'lrelu' below zero; None: the activation's default. Other activations ignore it.
+        gain:  Factor after the activation; None: the activation's default.
+        clamp: Largest magnitude of the result, at least 0; None: no limit.
+        impl:  'ref': the definition. 'cuda': whatever is fastest for the device of x.
+
+    Returns:
+        Tensor of the shape of x.
+
+    Raises:
+        KeyError: unknown activation.
+    """
+    assert isinstance(x, torch.Tensor)
+    assert impl in ("ref", "cuda"), impl
+    assert clamp is None or clamp >= 0, clamp
+    spec = activation_funcs[act]
+    alpha = float(spec.def_alpha if alpha is None else alpha)
+    gain = float(spec.def_gain if gain is None else gain)
+    if b is not None:
+        assert isinstance(b, torch.Tensor) and b.ndim == 1 and 0 <= dim < x.ndim and b.shape[0] == x.shape[dim]
+        b = b.reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
+    if impl == "cuda" and x.device.type == "cpu" and gain > 0 and _same_float(x, b) and not torch.jit.is_tracing():
+        if act == "lrelu" and alpha >= 0:
+            return _LeakyRelu.apply(x, b, alpha, gain, clamp)
+        if act == "linear" and clamp is not None:
+            return _LeakyRelu.apply(x, b, 1.0, gain, clamp)
+    return _definition(x, b, functools.partial(spec.func, alpha=alpha), gain, clamp)
+
+
+def _same_float(x: torch.Tensor, b: torch.Tensor | None) -> bool:
+    """Whether x and b share one floating-point type, so that the result has it too."""
+    return x.is_floating_point() and (b is None or b.dtype == x.dtype)
+
+
+def _definition(x: torch.Tensor, b: torch.Tensor | None, func: Callable, gain: float, clamp: float | None) -> torch.Tensor:
+    """The steps of `bias_act` one after the other."""
+    if b is not None:
+        x = x + b
+    x = func(x)
+    if gain != 1:
+        x = x * gain
+    if clamp is not None:
+        x = x.clamp(-clamp, clamp)
+    return x
+
+
+class _LeakyRelu(torch.autograd.Function):
+    """Bias, leaky ReLU, gain and clamp, in place on one new tensor, which is also all that the gradient needs.
+
+    With a positive gain the steps commute: leaky_relu(gain * x + gain * b), and y > 0 exactly where x + b > 0.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: torch.Tensor, b: torch.Tensor | None, alpha: float, gain: float, clamp: float | None) -> torch.Tensor:
+        y = x * gain if b is None else torch.add(b * gain, x, alpha=gain)
+        if alpha != 1:
+            y = torch.nn.functional.leaky_relu_(y, alpha)
+        return y if clamp is None else y.clamp_(-clamp, clamp)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
+        _, b, *ctx.options = inputs
+        ctx.bias_shape = None if b is None else b.shape
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple:
+        (y,) = ctx.saved_tensors
+        dx = _LeakyReluGradient.apply(dy, y, *ctx.options)
+        db = dx.sum_to_size(ctx.bias_shape) if ctx.needs_input_grad[1] else None
+        return dx, db, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dx: torch.Tensor, db: torch.Tensor | None, *_: None) -> torch.Tensor:
+        (y,) = ctx.saved_tensors
+        return _LeakyReluGradient.apply(dx if db is None else dx + db, y, *ctx.options)
+
+
+class _LeakyReluGradient(torch.autograd.Function):
+    """`dy` times the slope of `_LeakyRelu` at the result y: linear in dy, so it is its own derivative, and constant around y."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(dy: torch.Tensor, y: torch.Tensor, alpha: float, gain: float, clamp: float | None) -> torch.Tensor:
+        dx = dy if clamp is None else torch.ops.aten.hardtanh_backward(dy, y, -clamp, clamp)  # 0 where |y| >= clamp
+        if alpha == 1:
+            return dx * gain
+        return torch.ops.aten.leaky_relu_backward(dx, y, alpha, True).mul_(gain)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
+        _, y, *ctx.options = inputs
+        ctx.save_for_backward(y)
+        ctx.save_for_forward(y)
+
+    @staticmethod
+    def backward(ctx: Any, ddx: torch.Tensor) -> tuple:
+        (y,) = ctx.saved_tensors
+        return _LeakyReluGradient.apply(ddx, y, *ctx.options), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, ddy: torch.Tensor, *_: None) -> torch.Tensor:
+        (y,) = ctx.saved_tensors
+        return _LeakyReluGradient.apply(ddy, y, *ctx.options)
