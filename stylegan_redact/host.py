@@ -57,7 +57,7 @@ def install_shims() -> None:
     if not _importable("distutils.util"):
         util = _add_module("distutils.util", strtobool=strtobool)
         _add_module("distutils", util=util, __path__=[])
-    extension = importlib.import_module("torch.utils.cpp_extension")
+    extension: Any = importlib.import_module("torch.utils.cpp_extension")
     if not hasattr(extension.load, "stylegan_redact"):
         extension.load = registering(extension.load)
 

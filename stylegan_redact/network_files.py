@@ -90,4 +90,4 @@ def _download(url: str) -> Path:
     try:
         return Path(dnnlib.open_url(url, return_filename=True))
     except OSError as error:
-        raise RedactError(f"the network {url!r} was asked - it cannot be had ({error}) - check the URL, or download it yourself and give the path") from error
+        raise RedactError(f"the network {url!r} was asked - it cannot be had ({error}) - check the URL, or download it and give its path") from error

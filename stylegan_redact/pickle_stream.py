@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-MAX_PLAIN_BYTES = 16 << 20
+MAX_PLAIN_BYTES = 8 << 20
 """Of opcodes, numbers and text. A 1024x1024 snapshot has 0.5 MiB; every byte may cost a hundred in memory."""
 _MAX_LINE = 1 << 16
 _MARK = object()

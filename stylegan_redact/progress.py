@@ -44,7 +44,8 @@ class Progress:
         if stage != self._stage:
             self._close_bar()
             self._stage, self._stage_begin, self._last_line = stage, now, -float("inf")
-        self._record(self._stats, "stats.jsonl", json.dumps(strict({"stage": stage, "fraction": fraction, "time": round(now - self._begin, 3), **(figures or {})})))
+        event = {"stage": stage, "fraction": fraction, "time": round(now - self._begin, 3), **(figures or {})}
+        self._record(self._stats, "stats.jsonl", json.dumps(strict(event)))
         due = fraction >= 1 or now - self._last_line >= _SECONDS_BETWEEN_LINES
         line = f"{stage:<24s} {fraction:6.1%}  time {time_text(now - self._stage_begin):<8s} {figures_text(figures or {})}".rstrip()
         if due:

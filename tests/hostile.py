@@ -114,7 +114,7 @@ def hostile_streams(marker: Path) -> dict[str, bytes]:
         "posix.system by GLOBAL": start + b"cposix\nsystem\n(" + string(command) + b"tR" + end,
         "eval": start + called("builtins", "eval", code) + end,
         "exec": start + called("builtins", "exec", code) + end,
-        "python 2 name": start + b"c__builtin__\nexec\n(" + string(code) + b"tR" + end,
+        "python 2 name": b"\x80\x02c__builtin__\nexec\n(" + string(code) + b"tR" + end,
         "getattr": dumps(Call(getattr, Call(__import__, "os"), "system")),
         "dotted name": start + called("torch_utils.persistence", "sys.modules", command) + end,
         "dotted name in torch.nn": start + called("torch.nn.modules.module", "functools.sys", command) + end,

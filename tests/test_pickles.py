@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import struct
@@ -21,7 +22,7 @@ from stylegan_redact import pickle_encode, pickle_stream, pickle_values, torch_s
 from stylegan_redact.pickles import Snapshot, read_snapshot, write_snapshot
 from stylegan_redact.types import RedactError
 
-FEW_BYTES = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+FEW_BYTES = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 NAMES = ["w_avg", "layer.weight", "layer.bias", "layer.noise", "mixed.weight", "mixed.bias"]
 
 
@@ -45,10 +46,8 @@ def written(tmp_path: Path) -> Path:
 
 
 class TestReading:
-    @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+    @pytest.mark.parametrize("protocol", [3, 4, 5])
     def test_records_of_every_protocol(self, protocol: int) -> None:
-        if protocol == 2:
-            pytest.skip("bytes of protocol 2 are calls of _codecs.encode, which no PyTorch snapshot has")
         got = read(hostile.snapshot(), protocol)
         assert got.keys == ("G", "D", "G_ema", "augment_pipe", "training_set_kwargs") and got.redaction is None
         assert list(got.modules) == ["G", "D", "G_ema"]
@@ -156,7 +155,6 @@ class TestWriting:
     def test_python_reads_it_with_the_meaning_it_had(self, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_snapshot(read(hostile.snapshot()), written, tensors={"G": {"w_avg": torch.ones(4)}}, redaction={})
         monkeypatch.setattr(hostile.persistence, "_reconstruct_persistent_obj", lambda meta: meta)
-        monkeypatch.setattr(hostile.Call, "__reduce__", hostile.Call.__reduce__)
         data = pickle.loads(written.read_bytes())
         state = data["G"]["state"]
         assert state["_buffers"]["w_avg"].tolist() == [1, 1, 1, 1] and data["G_ema"]["state"]["_buffers"]["w_avg"].tolist() == [0, 1, 2, 3]
@@ -257,7 +255,18 @@ class TestWriting:
 
 class TestSafety:
     NAMES = sorted(hostile.hostile_streams(Path("x")))
-    RUN_NOTHING_IN_PICKLE_EITHER = frozenset(NAMES) - {"os.system", "posix.system by GLOBAL", "eval", "exec", "python 2 name", "in a network"}
+    LIVE = (
+        "os.system",
+        "posix.system by GLOBAL",
+        "exec",
+        "python 2 name",
+        "INST",
+        "OBJ",
+        "in a network",
+        "hooks",
+        "object array",
+        "nested in a storage",
+    )
 
     @pytest.mark.parametrize("name", NAMES)
     def test_nothing_runs(self, name: str, tmp_path: Path) -> None:
@@ -266,12 +275,15 @@ class TestSafety:
         text = message(data)
         assert not marker.exists() and text.count(" - ") >= 2 and "\n" not in text
 
-    @pytest.mark.parametrize("name", sorted(frozenset(NAMES) - RUN_NOTHING_IN_PICKLE_EITHER))
+    @pytest.mark.parametrize("name", LIVE)
     def test_the_payloads_are_live(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         marker = tmp_path / "ran"
+        data = hostile.hostile_streams(marker)[name]
         monkeypatch.setattr(hostile.persistence, "_reconstruct_persistent_obj", lambda meta: meta)
-        pickle.loads(hostile.hostile_streams(marker)[name])
-        assert marker.exists()
+        monkeypatch.setattr(torch.storage, "_load_from_bytes", lambda blob: torch.load(io.BytesIO(blob), weights_only=False))
+        with contextlib.suppress(Exception):
+            pickle.loads(data)
+        assert marker.exists(), "a payload that does nothing in Python's pickle proves nothing here"
 
     def test_hostile_source_is_text(self, tmp_path: Path) -> None:
         marker = tmp_path / "ran"
@@ -311,7 +323,7 @@ class TestSafety:
     def test_impossible_values(self, value: Any) -> None:
         assert "was to be read as a StyleGAN snapshot" in message(hostile.snapshot(progress=value))
 
-    def test_bombs(self) -> None:
+    def test_bombs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         deep: Any = None
         for _ in range(400):
             deep = [deep]
@@ -328,10 +340,12 @@ class TestSafety:
         circle: list[Any] = []
         circle.append(circle)
         assert "contains itself" in message(hostile.snapshot(progress=circle))
-        assert "MiB besides tensors" in message(b"\x80\x04" + b"]" * (17 << 20))
+        monkeypatch.setattr(pickle_stream, "MAX_PLAIN_BYTES", 1 << 16)
+        assert "MiB besides tensors" in message(b"\x80\x04" + b"]" * (1 << 17))
+        assert read(hostile.snapshot(progress=torch.zeros(1 << 17))), "tensors do not count"
         assert "ends too early" in message(b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x")
 
-    @FEW_BYTES
+    @settings(FEW_BYTES, max_examples=250)
     @given(data=st.data())
     def test_damage_is_refused_or_harmless(self, data: st.DataObject) -> None:
         good = bytearray(DAMAGED)

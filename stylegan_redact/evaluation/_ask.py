@@ -19,13 +19,15 @@ def ask(pairs: PairedImages, feature: str, *, keep: tuple[str, ...] = (), questi
         pairs:     As `measure_pairs` gives them.
         feature:   That was redacted; the judge knows it.
         keep:      Attributes that were to stay as they are.
-        questions: Names of files in this folder; None: all of them.
+        questions: Names of files in this folder; None: all of them, by their `place`.
 
     Raises:
         RedactError: an attribute that the judge does not know, or a question that there is not.
     """
     answers: dict[str, Estimate] = {}
-    for name in plugins.names(FOLDER) if questions is None else questions:
+    if questions is None:
+        questions = sorted(plugins.names(FOLDER), key=lambda name: plugins.load(FOLDER, name).place)  # type: ignore[attr-defined]
+    for name in questions:
         question = plugins.build(plugins.load(FOLDER, name), {})
         answers |= {f"{name}/{figure}": estimate for figure, estimate in question.answer(pairs, feature, keep).items()}
     return answers

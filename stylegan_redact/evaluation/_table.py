@@ -11,14 +11,13 @@ from stylegan_redact.types import Estimate
 
 
 def format_estimate(estimate: Estimate) -> str:
-    """`12.9 % (12.2-13.6)`: value, unit, interval, with as many decimals as the interval's width leaves meaning to; `-` for nan, + on points."""
+    """`12.9 % (12.2-13.6)`: value, unit, interval, with as many decimals as the interval's width leaves meaning to; `-` for nan."""
     width = estimate.high - estimate.low
     decimals = 3 if width <= 0 or not math.isfinite(width) else min(max(-math.floor(math.log10(width / 5)), 0), 6)
     value, low, high = (_number(number, decimals) for number in (estimate.value, estimate.low, estimate.high))
-    sign = "+" if estimate.unit == "points" and estimate.value > 0 else ""
     unit = f" {estimate.unit}" if estimate.unit else ""
     between = "-" if estimate.low >= 0 else " to "
-    return f"{sign}{value}{unit} ({low}{between}{high})"
+    return f"{value}{unit} ({low}{between}{high})"
 
 
 def render(estimates: Mapping[str, Estimate], feature: str) -> str:

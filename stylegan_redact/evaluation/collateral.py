@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ CONFIDENCE = 0.95
 @dataclass(frozen=True)
 class Collateral:
     """Rates of every other attribute before and after; a rare one that vanishes is named even if the mean hides it."""
+
+    place: ClassVar[int] = 2
+    """Of its section in the table; the smallest comes first."""
 
     rare_below: float = option(10.0, "an attribute is rare if its rate before is below this, in percent", low=0, high=100)
     resamples: int = option(2000, "bootstrap resamples of the seeds", low=100)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from stylegan_redact.evaluation._paired import PairedImages, rate
 from stylegan_redact.types import Estimate
@@ -12,6 +13,9 @@ from stylegan_redact.types import Estimate
 @dataclass(frozen=True)
 class ConditionalRates:
     """P(attribute | this seed had the feature): alike before and after if the same people are there without the feature."""
+
+    place: ClassVar[int] = 4
+    """Of its section in the table; the smallest comes first."""
 
     def answer(self, pairs: PairedImages, feature: str, keep: tuple[str, ...] = ()) -> dict[str, Estimate]:
         """Rates of every other attribute among the seeds whose image before showed the feature (had) and among the others (never).

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -16,6 +17,9 @@ from stylegan_redact.types import Estimate
 @dataclass(frozen=True)
 class ImageChange:
     """Mean change of an image, apart for the seeds that the judge says never had the feature and for those that did."""
+
+    place: ClassVar[int] = 3
+    """Of its section in the table; the smallest comes first."""
 
     def answer(self, pairs: PairedImages, feature: str, keep: tuple[str, ...] = ()) -> dict[str, Estimate]:
         """Mean change over the seeds whose image before did not show the feature (feature_free), and over those whose did (had_feature).

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from stylegan_redact.estimates import removed_fraction
 from stylegan_redact.evaluation._paired import PairedImages, rate
@@ -13,6 +14,9 @@ from stylegan_redact.types import Estimate
 @dataclass(frozen=True)
 class ResidualRate:
     """The judge's rate of the feature before and after: valid for these seeds' distribution, this way in, and this judge's idea of the feature."""
+
+    place: ClassVar[int] = 1
+    """Of its section in the table; the smallest comes first."""
 
     def answer(self, pairs: PairedImages, feature: str, keep: tuple[str, ...] = ()) -> dict[str, Estimate]:
         """Rates of the feature and the share that was removed.

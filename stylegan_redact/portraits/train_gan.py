@@ -33,7 +33,7 @@ LATENT = dict(z_dim=128, w_dim=128, mapping_kwargs=dict(num_layers=4, w_avg_beta
 R1_INTERVAL = 16
 R1_GAMMA = 0.4
 LEARNING_RATE = 0.0025
-MIXING_PROB = 0.5
+MIXING_PROB = 0.1
 EMA_KIMG = 8.0
 """Half-life of the generator's moving average."""
 
@@ -69,7 +69,9 @@ class Trainer:
         self.D = stylegan2.Discriminator(**SHAPE)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         ratio = R1_INTERVAL / (R1_INTERVAL + 1)
-        self.G_opt = torch.optim.Adam(self.G.parameters(), lr=LEARNING_RATE, betas=(0.0, 0.99), foreach=True)
+        for name, parameter in self.G.named_parameters():  # Drawings have no stochastic detail: noise would only speckle them.
+            parameter.requires_grad_(not name.endswith("noise_strength"))
+        self.G_opt = torch.optim.Adam([p for p in self.G.parameters() if p.requires_grad], lr=LEARNING_RATE, betas=(0.0, 0.99), foreach=True)
         self.D_opt = torch.optim.Adam(self.D.parameters(), lr=LEARNING_RATE * ratio, betas=(0.0, 0.99**ratio), foreach=True)
         self.step = 0
 

@@ -3,12 +3,14 @@
 
 import hashlib
 import http.server
+import io
 import os
 import subprocess
 import sys
 import threading
 
 import pytest
+import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -147,6 +149,24 @@ def test_lasting_trouble_leaves_nothing(server, cache, trouble, capsys):
         util.open_url(url, cache_dir=cache, num_attempts=2)
     assert len(server.requests) == 2 and not os.path.exists(cache)
     assert capsys.readouterr().out == f"Downloading {url} .... failed\n"
+
+
+@pytest.mark.parametrize(("headers", "whole"), [({"Content-Length": "5"}, True), ({"Content-Length": "6"}, False), ({}, True)])
+def test_length_is_checked_where_requests_does_not(monkeypatch, headers, whole):
+    """requests with urllib3 1 hands out what arrived before the connection broke as if it were all."""
+
+    def send(self, request, **kwargs):
+        response = requests.Response()
+        response.status_code, response.url, response.raw = 200, request.url, io.BytesIO(b"12345")
+        response.headers.update(headers)
+        return response
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    if whole:
+        assert read("http://127.0.0.1/x", None, cache=False) == b"12345"
+    else:
+        with pytest.raises(OSError, match="broke after 5 of 6 bytes"):
+            read("http://127.0.0.1/x", None, cache=False)
 
 
 def test_progress(server, cache, capsys):

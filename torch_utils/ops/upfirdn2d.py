@@ -16,14 +16,14 @@ Pair = int | Sequence[int]
 
 def _parse_scaling(scaling: Pair) -> tuple[int, int]:
     """(x, y) factors from one int or an [x, y] pair, each at least 1."""
-    pair = list(scaling) if isinstance(scaling, (list, tuple)) else [scaling, scaling]
+    pair = [*scaling] if isinstance(scaling, Sequence) else [scaling, scaling]
     assert len(pair) == 2 and all(isinstance(factor, int) and factor >= 1 for factor in pair), scaling
     return pair[0], pair[1]
 
 
 def _parse_padding(padding: Pair) -> tuple[int, int, int, int]:
     """(x0, x1, y0, y1) from one int, an [x, y] pair, or all four."""
-    pads = list(padding) if isinstance(padding, (list, tuple)) else [padding, padding]
+    pads = [*padding] if isinstance(padding, Sequence) else [padding, padding]
     assert len(pads) in (2, 4) and all(isinstance(pad, int) for pad in pads), padding
     if len(pads) == 2:
         pads = [pads[0], pads[0], pads[1], pads[1]]

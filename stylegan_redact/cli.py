@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line. Methods' options are made from the fields of their dataclasses; RedactError becomes a message and exit code 2."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from typing import Any
+
+import click
+
+from stylegan_redact import evaluation, job, plugins, time_estimate
+from stylegan_redact.host import strtobool
+from stylegan_redact.network_files import bundled
+from stylegan_redact.progress import Progress
+from stylegan_redact.run_dir import strict
+from stylegan_redact.types import RedactError
+
+DEFAULT_METHOD = "edit"
+_TAKEN = {field.name for field in dataclasses.fields(job.Request)}
+"""Options of the command itself; where a method has one of the same name, the value goes to both."""
+
+
+class Failure(click.ClickException):
+    """A request that cannot be met."""
+
+    exit_code = 2
+
+
+class CommaList(click.ParamType):
+    """a,b,c -> ("a", "b", "c")."""
+
+    name = "A,B,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Empty entries are left out; a tuple passes through."""
+        return value if isinstance(value, tuple) else tuple(entry.strip() for entry in value.split(",") if entry.strip())
+
+
+def main() -> None:
+    """Runs the command and ends the process."""
+    command()(prog_name="redact.py")
+
+
+def command() -> click.Command:
+    """The command, with the options of all methods that there are."""
+    context = {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 120, "show_default": True}
+    epilog = "Options may be written with - or _. NETWORK: " + ", ".join(bundled()) + ", a path, or a URL."
+    doc = "Suppress a feature in a pre-trained GAN, and show what changed."
+    return click.Command("redact", callback=redact, params=[*core_options(), *method_options()], help=doc, epilog=epilog, context_settings=context)
+
+
+def core_options() -> list[click.Option]:
+    """Those that every method has."""
+    count = click.IntRange(1, job.MOST_SEEDS)
+    return [
+        click.Option(["--network"], required=True, metavar="NAME|PATH|URL", help="Network pickle, or the name of a bundled network"),
+        click.Option(["--feature"], required=True, metavar="NAME", help="What to suppress, for example beard"),
+        click.Option(["--outdir"], default="redact-runs", metavar="DIR", help="Where to save the results"),
+        click.Option(["--method"], default=DEFAULT_METHOD, type=click.Choice(plugins.names(job.METHODS)), help="How to redact"),
+        click.Option(["--keep"], type=CommaList(), default=(), show_default=False, help="Attributes to keep as they are"),
+        click.Option(
+            ["--classifier"],
+            type=click.Path(),
+            metavar="FILE",
+            help="TorchScript that steers: images [n, C, H, W] in [-1, 1] -> one logit each, > 0: shows",
+        ),
+        click.Option(["--judge"], type=click.Path(), metavar="FILE", help="TorchScript that measures; another one than --classifier"),
+        click.Option(["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="Random seed; the same command gives the same pickle"),
+        click.Option(["--num-latents"], type=count, default=10_000, help="Seeds to label with the classifier"),
+        click.Option(["--num-images"], type=count, default=10_000, help="Fresh seeds to measure on"),
+        click.Option(
+            ["--access"], type=CommaList(), default="z", help=f"Ways in to measure, of {', '.join(evaluation.ACCESSES)}; z is always measured"
+        ),
+        click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time; less memory if smaller"),
+        click.Option(["--device"], type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute"),
+        click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options and a time estimate, then stop; write nothing"),
+    ]
+
+
+def method_options() -> list[click.Option]:
+    """One per name of an option; the help says which methods have it."""
+    owners: dict[str, list[tuple[str, plugins.Option]]] = {}
+    for method in plugins.names(job.METHODS):
+        for option in plugins.options(plugins.load(job.METHODS, method)):
+            if option.name not in _TAKEN and _plain_type(option) is not None:
+                owners.setdefault(option.name, []).append((method, option))
+    return [
+        click.Option([f"--{name.replace('_', '-')}", name], metavar=_metavar(found[0][1]), show_default=False, help=_help(found))
+        for name, found in owners.items()
+    ]
+
+
+def redact(dry_run: bool, **values: Any) -> None:
+    """The callback: values by option name, those of methods as text or None."""
+    try:
+        request = _request(values)
+        plan = job.prepare(request)
+        progress = Progress(click.echo)
+        progress.tell(json.dumps(strict(job.resolved(plan)), indent=2))
+        estimate = time_estimate.describe(time_estimate.estimate_seconds(plan), str(plan.device))
+        progress.tell(f"This will take {estimate}")
+        if dry_run:
+            click.echo("Dry run; exiting.")
+            return
+        _carry_out(plan, progress)
+    except RedactError as error:
+        raise Failure(str(error)) from None
+
+
+def _carry_out(plan: job.Plan, progress: Progress) -> None:
+    try:
+        job.carry_out(plan, progress)
+    except RedactError as error:
+        progress.log_error(str(error))
+        raise
+
+
+def _request(values: dict[str, Any]) -> job.Request:
+    own = {name: value for name, value in values.items() if name in _TAKEN}
+    unknown = [access for access in own["access"] if access not in evaluation.ACCESSES]
+    if unknown:
+        raise RedactError(f"--access={','.join(unknown)} was asked - there is: {', '.join(evaluation.ACCESSES)} - take of these")
+    own["access"] = ("z", *(access for access in dict.fromkeys(own["access"]) if access != "z"))
+    known = {option.name: option for option in plugins.options(plugins.load(job.METHODS, own["method"]))}
+    given = {name: text for name, text in values.items() if name not in _TAKEN and text is not None}
+    return job.Request(**own, method_options={name: _parse(known[name], text) if name in known else text for name, text in given.items()})
+
+
+def _parse(option: plugins.Option, text: str) -> Any:
+    """The text as the type of the option; text that is none is handed on, for `plugins.build` to refuse."""
+    if text.lower() == "none" and type(None) in typing.get_args(option.type):
+        return None
+    kind = _plain_type(option)
+    try:
+        return bool(strtobool(text)) if kind is bool else kind(text)  # type: ignore[misc]
+    except ValueError:
+        return text
+
+
+def _plain_type(option: plugins.Option) -> type | None:
+    """int, float, bool or str; None for what cannot be written on a command line."""
+    kinds = [kind for kind in typing.get_args(option.type) or (option.type,) if kind is not type(None)]
+    if set(kinds) == {int, float}:
+        return float
+    return kinds[0] if len(kinds) == 1 and kinds[0] in (int, float, bool, str) else None
+
+
+def _metavar(option: plugins.Option) -> str:
+    if option.choices is not None:
+        return "|".join(map(str, option.choices))
+    kind = _plain_type(option)
+    return kind.__name__.upper() if kind is not None else ""
+
+
+def _help(found: list[tuple[str, plugins.Option]]) -> str:
+    """The help text of the first, and for each method its default and range."""
+    told: dict[str, list[str]] = {}
+    for method, option in found:
+        limits = [f"{word} {limit:g}" for word, limit in (("at least", option.low), ("at most", option.high)) if limit is not None]
+        default = "required" if option.default is dataclasses.MISSING else f"default {option.default}"
+        told.setdefault(", ".join([default, *limits]), []).append(method)
+    return f"{found[0][1].help}  [" + "; ".join(f"{', '.join(methods)}: {text}" for text, methods in told.items()) + "]"

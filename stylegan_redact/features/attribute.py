@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An attribute that a classifier knows: images of fresh latents are drawn and the classifier labels them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from stylegan_redact.detectors import column
+from stylegan_redact.network import generate, sample_w
+from stylegan_redact.types import Detector, Feature, LabelledLatents, Network, RedactError
+from stylegan_redact.wspace.subspace import find_subspace
+
+FEWEST_SHOWING = 30
+"""With fewer labelled examples than this nothing dependable can be learned of a feature."""
+LOWEST_RATE = 0.003
+HIGHEST_RATE = 0.8
+"""Past this share nearly every image shows the feature: there is no network without it to be had by suppressing."""
+
+Progress = Callable[[str, float, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """The attribute `value` as `detector` sees it."""
+
+    value: str
+    detector: Detector
+
+    def gather(self, network: Network, seeds: Sequence[int], *, batch: int = 32, progress: Progress | None = None) -> Feature:
+        """Labelled latents, the subspace that separates them, and the detector.
+
+        Args:
+            network:  Its G_ema is sampled without truncation, noise "const".
+            seeds:    NVIDIA's seeds to label.
+            batch:    Images at a time.
+            progress: Told (stage, share done, figures).
+
+        Raises:
+            RedactError: the detector does not know the attribute, or the generator hardly shows it, or nearly always.
+        """
+        index = column(self.detector, self.value)
+        w = sample_w(network.G_ema, seeds)
+        scores: list[torch.Tensor] = []
+        for images in generate(network.G_ema, w, batch=batch):
+            with torch.no_grad():
+                scores.append(self.detector.logits(images)[:, index])
+            if progress is not None:
+                done = sum(map(len, scores))
+                progress("label", done / len(w), {"rate": float((torch.cat(scores) > 0).float().mean())})
+        score = torch.cat(scores)
+        self.check_rate(int((score > 0).sum()), len(score))
+        latents = LabelledLatents(w, score, torch.tensor(list(seeds)))
+        return Feature(self.value, latents, find_subspace(latents), self.detector)
+
+    def check_rate(self, hits: int, n: int) -> None:
+        """Refuses a feature that there is too little or too much of."""
+        rate, told = hits / n, f"{self.value} was asked - {hits} of {n} generated images show it ({100 * hits / n:.2f} %)"
+        if rate > HIGHEST_RATE:
+            raise RedactError(f"{told} - this generator nearly always shows it, and would have nothing else left to draw - choose a rarer feature")
+        if rate < LOWEST_RATE:
+            raise RedactError(f"{told} - this generator hardly shows it, there is nothing to redact - choose a feature that it draws")
+        if hits < FEWEST_SHOWING:
+            need = -(-FEWEST_SHOWING * n // max(hits, 1))
+            raise RedactError(f"{told} - too few to learn from, {FEWEST_SHOWING} are needed - label about {need} latents with --num-latents")

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job: a request is checked and becomes a plan, a plan is carried out and leaves a run directory."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stylegan_redact import detectors, evaluation, network_files, pictures, plugins, run_dir
+from stylegan_redact.features.attribute import Attribute
+from stylegan_redact.network import load_network, save_network, seed_range
+from stylegan_redact.network_files import NetworkFile
+from stylegan_redact.progress import Progress, time_text
+from stylegan_redact.types import Detector, Estimate, Feature, Network, RedactError
+from stylegan_redact.version import VERSION
+
+METHODS = "stylegan_redact.methods"
+SEEDS_PER_RUN = 10_000_000
+"""--seed=0 labels seeds from 0 and is measured on seeds from 5,000,000; --seed=1 starts ten million later, and so on."""
+MOST_SEEDS = SEEDS_PER_RUN // 2
+LARGEST_SEED = 2**32 // SEEDS_PER_RUN - 1
+_PIXELS_AT_A_TIME = {"cpu": 1 << 20, "cuda": 1 << 23}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line says."""
+
+    network: str
+    feature: str
+    outdir: str = "redact-runs"
+    method: str = "edit"
+    method_options: Mapping[str, Any] | None = None
+    classifier: str | None = None
+    judge: str | None = None
+    keep: tuple[str, ...] = ()
+    seed: int = 0
+    batch_gpu: int | None = None
+    num_images: int = 10_000
+    num_latents: int = 10_000
+    access: tuple[str, ...] = ("z",)
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request that can be met, with all that was read to find out. Nothing has been written so far."""
+
+    request: Request
+    file: NetworkFile
+    network: Network
+    feature: str
+    keep: tuple[str, ...]
+    detector: Detector
+    judge: Detector
+    classifiers: Mapping[str, Any]
+    """Which detector and which judge, for the records."""
+    method: Any
+    device: torch.device
+    batch: int
+    labelled_seeds: range
+    measured_seeds: range
+
+
+def prepare(request: Request) -> Plan:
+    """Reads and checks all that the request names.
+
+    Raises:
+        RedactError: something is missing, damaged, unknown, out of its range, or would measure itself.
+    """
+    values = dict(request.method_options or {})
+    method_class = plugins.load(METHODS, request.method)
+    if request.batch_gpu is not None and "batch_gpu" in {each.name for each in plugins.options(method_class)}:
+        values["batch_gpu"] = request.batch_gpu
+    method = plugins.build(method_class, values)
+    device = _device(request.device)
+    run_dir.check_outdir(request.outdir)
+    file = network_files.find_network(request.network)
+    network = load_network(file.snapshot, device)
+    G: Any = network.G_ema
+    if G.c_dim != 0:
+        raise RedactError(f"{file.name} was to be redacted - it is conditional ({G.c_dim} labels) - take an unconditional one")
+    detector, judge, classifiers = _classifiers(request, file, network, device)
+    feature = attribute_name(request.feature, detector.attributes, "feature", "this network's detector")
+    attribute_name(feature, judge.attributes, "feature", "the judge")
+    both = tuple(name for name in detector.attributes if name in judge.attributes)
+    keep = tuple(attribute_name(name, both, "attribute to keep", "the detector and the judge") for name in request.keep)
+    if feature in keep:
+        raise RedactError(f"{feature!r} was to be redacted and kept - it can be one of the two - take it out of --keep")
+    first = request.seed * SEEDS_PER_RUN
+    return Plan(
+        request, file, network, feature, keep, detector, judge, classifiers, method, device,
+        batch=request.batch_gpu or max(1, min(64, _PIXELS_AT_A_TIME[device.type] // G.img_resolution**2)),
+        labelled_seeds=seed_range(first, request.num_latents),
+        measured_seeds=seed_range(first + MOST_SEEDS, request.num_images),
+    )  # fmt: skip
+
+
+def attribute_name(asked: str, known: tuple[str, ...], what: str, whose: str) -> str:
+    """`asked` as the classifier spells it: `grey-hair` is grey_hair.
+
+    Raises:
+        RedactError: the classifier does not know it; lists what it knows.
+    """
+    name = asked.strip().lower().replace("-", "_").replace(" ", "_")
+    for candidate in (asked, name):
+        if candidate in known:
+            return candidate
+    close = difflib.get_close_matches(name, known)
+    advice = f"did you mean {' or '.join(close)}?" if close else "take one of these"
+    raise RedactError(f"the {what} {asked!r} was asked - {whose} knows: {', '.join(known)} - {advice}")
+
+
+def resolved(plan: Plan) -> dict[str, Any]:
+    """Every option as it will be used, seeds and versions included; options.json."""
+    return {
+        **asdict(plan.request),
+        "feature": plan.feature,
+        "keep": plan.keep,
+        "method_options": asdict(plan.method),
+        "batch_gpu": plan.batch,
+        "device": str(plan.device),
+        "network_name": plan.file.name,
+        "network_sha256": plan.file.snapshot.sha256,
+        "classifiers": plan.classifiers,
+        "seeds": {"labelled": _span(plan.labelled_seeds), "measured": _span(plan.measured_seeds)},
+        "versions": {"stylegan-redact": VERSION, "torch": torch.__version__},
+    }
+
+
+def provenance(plan: Plan) -> dict[str, Any]:
+    """What goes into the pickle: all that names the result, and nothing of this machine, so that the same command gives the same bytes."""
+    record = {
+        "tool": "stylegan-redact",
+        "version": VERSION,
+        "feature": plan.feature,
+        "keep": list(plan.keep),
+        "method": plan.request.method,
+        "options": asdict(plan.method),
+        "seed": plan.request.seed,
+        "num_latents": plan.request.num_latents,
+        "detector": plan.classifiers["detector"],
+        "network_sha256": plan.file.snapshot.sha256,
+    }
+    return record | ({"earlier": plan.file.snapshot.redaction} if plan.file.snapshot.redaction is not None else {})
+
+
+def carry_out(plan: Plan, progress: Progress) -> Path:
+    """Labels, redacts, measures and writes.
+
+    Returns:
+        The run directory, finished: redaction.json is written last.
+
+    Raises:
+        RedactError: the feature is too rare or too common, a method that finds no way, or a disk that is full.
+    """
+    feature = _label(plan, progress)
+    assert feature.latents is not None
+    G: Any = plan.network.G_ema
+    layout = pictures.choose(feature.latents, G.img_resolution)
+    folder = run_dir.make_run_dir(plan.request.outdir, f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}")
+    progress.keep_in(folder)
+    progress.tell(f"Results go to {folder}")
+    run_dir.write_json(folder / "options.json", resolved(plan))
+    after = plan.method.redact(plan.network, feature, plan.keep, plan.request.seed, progress)
+    img_before, img_after = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch)
+    pictures.save(img_before, img_after, layout.columns, folder)
+    estimates = _measure(plan, after, progress)
+    dropped = save_network(after, folder / "network-redacted.pkl", original=plan.file.snapshot, record=provenance(plan))
+    if dropped:
+        progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
+    _conclude(plan, folder, estimates, layout, dropped, progress)
+    return folder
+
+
+def _label(plan: Plan, progress: Progress) -> Feature:
+    return Attribute(plan.feature, plan.detector).gather(plan.network, plan.labelled_seeds, batch=plan.batch, progress=progress)
+
+
+def _measure(plan: Plan, after: Network, progress: Progress) -> dict[str, Estimate]:
+    """All questions on what a z-sampler meets; what is left of the feature also for those who keep latents, if that was asked."""
+    estimates: dict[str, Estimate] = {}
+    for access in plan.request.access:
+        stage = "measure" if access == "z" else f"measure {access}"
+
+        def tell(_stage: str, fraction: float, figures: Mapping[str, Any], stage: str = stage) -> None:
+            progress(stage, fraction, figures)
+
+        pairs = evaluation.measure_pairs(plan.network, after, plan.judge, plan.measured_seeds, batch=plan.batch, access=access, progress=tell)
+        answers = evaluation.ask(pairs, plan.feature, keep=plan.keep, questions=None if access == "z" else ["residual_rate"])
+        estimates |= answers if access == "z" else {f"{access}_{key}": value for key, value in answers.items()}
+    return estimates
+
+
+def _conclude(
+    plan: Plan, folder: Path, estimates: dict[str, Estimate], layout: pictures.Layout, dropped: tuple[str, ...], progress: Progress
+) -> None:
+    measurable = tuple(target for target in evaluation.TARGETS if target.key in estimates)
+    verdicts = evaluation.check(estimates, measurable)
+    progress.tell("\n" + evaluation.render(estimates, plan.feature) + "\n" + evaluation.render_targets(verdicts))
+    if len(measurable) < len(evaluation.TARGETS):
+        missing = ", ".join(target.text for target in evaluation.TARGETS if target not in measurable)
+        progress.tell(f"Not measured, since the judge knows {plan.feature} only: {missing}")
+    record = {
+        "provenance": provenance(plan),
+        "dropped": dropped,
+        "judge": plan.classifiers["judge"],
+        "network_redacted_sha256": network_files.sha256_of(folder / "network-redacted.pkl"),
+        "estimates": evaluation.as_json(estimates),
+        "targets": [{**asdict(each.target), "met": each.met} for each in verdicts],
+        "all_targets_met": all(each.met for each in verdicts),
+        "seeds": resolved(plan)["seeds"],
+        "pictures": {**asdict(layout), "diff": f"|after - before| times {pictures.AMPLIFIED}", "amplified": pictures.AMPLIFIED},
+        "seconds": round(progress.seconds, 1),
+    }
+    met = sum(each.met for each in verdicts)
+    progress.tell(f"{met} of {len(verdicts)} targets met, {time_text(progress.seconds)} in all.\n{folder / 'network-redacted.pkl'}")
+    run_dir.write_json(folder / "redaction.json", record)
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RedactError("--device=cuda was asked - torch sees no CUDA device - use --device=cpu, or a torch built for your GPU")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def _classifiers(request: Request, file: NetworkFile, network: Network, device: torch.device) -> tuple[Detector, Detector, dict[str, Any]]:
+    """The detector that steers, the judge that measures, and what the records say of them."""
+    loaded: list[Any]
+    if request.classifier is None and request.judge is None:
+        if file.bundled is None:
+            raise RedactError(
+                f"{request.feature!r} was to be found in {file.name} - classifiers come only with: {', '.join(network_files.bundled()) or 'none'} - "
+                "give --classifier=FILE and --judge=FILE, TorchScript: images [n, C, H, W] in [-1, 1] -> one logit each"
+            )
+        told = {role: {"bundled": file.bundled, "role": role} for role in ("detector", "judge")}
+        loaded = [detectors.load_bundled(role, device) for role in told]
+        return loaded[0], loaded[1], told
+    if request.classifier is None or request.judge is None:
+        given, other = ("--judge", "--classifier") if request.classifier is None else ("--classifier", "--judge")
+        raise RedactError(f"{given} was given without {other} - what steers a redaction must not be what measures it - give both")
+    paths = {"detector": Path(request.classifier), "judge": Path(request.judge)}
+    sha256 = {role: network_files.sha256_of(path) for role, path in paths.items()}
+    if sha256["detector"] == sha256["judge"]:
+        raise RedactError("--classifier and --judge are the same file - what steers must not be what measures - train a second one on other data")
+    G: Any = network.G_ema
+    shape = (G.img_channels, G.img_resolution, G.img_resolution)
+    loaded = [detectors.load_torchscript(path, request.feature, shape, device) for path in paths.values()]
+    return loaded[0], loaded[1], {role: {"torchscript_sha256": digest} for role, digest in sha256.items()}
+
+
+def _span(seeds: range) -> dict[str, int]:
+    return {"first": seeds.start, "last": seeds.stop - 1, "count": len(seeds)}

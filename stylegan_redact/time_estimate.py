@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a plan will take on this machine, from a few images that are timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from stylegan_redact.job import Plan
+from stylegan_redact.losses.ms_ssim import ms_ssim
+from stylegan_redact.network import sample_w, synthesize
+from stylegan_redact.progress import time_text
+
+_PASSES_PER_STEP = 4
+"""A step of fine-tuning costs a forward pass of the network as it was, and one forward and two backward of the one that learns."""
+
+
+def estimate_seconds(plan: Plan) -> dict[str, float]:
+    """Stage -> seconds. Methods without images in them (no option `kimg`) count as nothing: they take seconds."""
+    G, batch = plan.network.G_ema, plan.batch
+    w = sample_w(G, range(plan.labelled_seeds.start, plan.labelled_seeds.start + batch))
+    with torch.no_grad():
+        img = synthesize(G, w).float()
+        draw = _timed(lambda: synthesize(G, w), plan.device) / batch
+        detect = _timed(lambda: plan.detector.logits(img), plan.device) / batch
+        judge = _timed(lambda: plan.judge.logits(img), plan.device) / batch
+        compare = _timed(lambda: ms_ssim(img, img), plan.device) / batch
+    seconds = {
+        "labelling": len(plan.labelled_seeds) * (draw + detect),
+        "redacting": 1000 * float(getattr(plan.method, "kimg", 0) or 0) * _PASSES_PER_STEP * draw,
+        "measuring": len(plan.request.access) * len(plan.measured_seeds) * (2 * draw + 2 * judge + compare),
+    }
+    return {stage: duration for stage, duration in seconds.items() if duration > 0}
+
+
+def describe(seconds: dict[str, float], device: str) -> str:
+    """about 2m 10s on this machine (cpu): labelling 12s, ..."""
+    stages = ", ".join(f"{stage} {time_text(duration)}" for stage, duration in seconds.items())
+    return f"about {time_text(sum(seconds.values()))} on this machine ({device}): {stages}"
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the second call: the first one warms up."""
+    for _ in range(2):
+        begin = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return time.perf_counter() - begin
