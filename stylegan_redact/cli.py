@@ -46,7 +46,7 @@ def main() -> None:
 def command() -> click.Command:
     """The command, with the options of all methods that there are."""
     context = {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 120, "show_default": True}
-    epilog = "Options may be written with - or _. NETWORK: " + ", ".join(bundled()) + ", a path, or a URL."
+    epilog = "Options may be written with - or _. NETWORK: " + ", ".join([*bundled(), "a path", "a URL"]) + "."
     doc = "Suppress a feature in a pre-trained GAN, and show what changed."
     return click.Command("redact", callback=redact, params=[*core_options(), *method_options()], help=doc, epilog=epilog, context_settings=context)
 
@@ -98,7 +98,7 @@ def redact(dry_run: bool, **values: Any) -> None:
         request = _request(values)
         plan = job.prepare(request)
         progress = Progress(click.echo)
-        progress.tell(json.dumps(strict(job.resolved(plan)), indent=2))
+        progress.tell("Redaction options:\n" + json.dumps(strict(job.resolved(plan)), indent=2))
         estimate = time_estimate.describe(time_estimate.estimate_seconds(plan), str(plan.device))
         progress.tell(f"This will take {estimate}")
         if dry_run:

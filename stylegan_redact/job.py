@@ -200,12 +200,12 @@ def _measure(plan: Plan, after: Network, progress: Progress) -> dict[str, Estima
 def _conclude(
     plan: Plan, folder: Path, estimates: dict[str, Estimate], layout: pictures.Layout, dropped: tuple[str, ...], progress: Progress
 ) -> None:
-    measurable = tuple(target for target in evaluation.TARGETS if target.key in estimates)
+    measurable = tuple(target for target in evaluation.TARGETS if target.key in estimates and estimates[target.key].n > 0)
     verdicts = evaluation.check(estimates, measurable)
     progress.tell("\n" + evaluation.render(estimates, plan.feature) + "\n" + evaluation.render_targets(verdicts))
     if len(measurable) < len(evaluation.TARGETS):
         missing = ", ".join(target.text for target in evaluation.TARGETS if target not in measurable)
-        progress.tell(f"Not measured, since the judge knows {plan.feature} only: {missing}")
+        progress.tell(f"Not measured, since there is no such attribute or image: {missing}")
     record = {
         "provenance": provenance(plan),
         "dropped": dropped,

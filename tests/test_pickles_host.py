@@ -3,20 +3,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from host import checkout, run_in
 
 from stylegan_redact.pickles import read_snapshot, write_snapshot
 
 pytestmark = pytest.mark.host
-
-# setuptools 82 removed pkg_resources, which NVIDIA's code imports for this function.
-PKG_RESOURCES = "import re\ndef parse_version(v):\n    return tuple(int(x) for x in re.findall(r'\\d+', v)[:3])\n"
 
 MAKE = """
 import copy, pickle, sys, dnnlib
@@ -54,20 +49,6 @@ x, y = [d['G_ema'](z, None, force_fp32=True, noise_mode='const') for d in (befor
 print('shift %.4f %.6f' % ((y - x).mean(), (y - x).std()))
 print('kwargs', after['training_set_kwargs'], after['redaction'], before['G_ema'].init_kwargs == after['G_ema'].init_kwargs)
 """
-
-
-def run_in(root: Path, stub: Path, code: str, *args: str) -> list[str]:
-    (stub / "pkg_resources.py").write_text(PKG_RESOURCES)
-    env = os.environ | {"PYTHONPATH": os.pathsep.join((str(root), str(stub))), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", code, *args], cwd=root, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def checkout(variable: str) -> Path:
-    if variable not in os.environ:
-        pytest.skip(f"{variable} does not name a checkout of NVIDIA's code")
-    return Path(os.environ[variable]).resolve()
 
 
 @pytest.mark.parametrize(

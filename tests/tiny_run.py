@@ -70,3 +70,9 @@ def write_all(folder: Path) -> list[str]:
     write_classifier(folder / "detector.pt", G_ema, 8)
     write_classifier(folder / "judge.pt", G_ema, 9)
     return [f"--network={folder / 'tiny.pkl'}", "--feature=glow", f"--classifier={folder / 'detector.pt'}", f"--judge={folder / 'judge.pt'}"]
+
+
+def load_torchscript(path: Path) -> torch.nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.load(str(path))

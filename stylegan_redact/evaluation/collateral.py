@@ -36,7 +36,7 @@ class Collateral:
             attribute/rate_before, attribute/rate_after: percent.
             attribute/change: rate after - rate before, percentage points, interval over pairs.
             attribute/relative_change: rate after / rate before - 1, percent, interval over pairs; nan where nothing showed it.
-            mean_absolute_change: mean of |change| over the attributes, points.
+            mean_absolute_change: mean of |change| over the attributes, points; without width if no pair changed, which a bootstrap cannot widen.
             largest_rare_loss: the largest -relative_change of a rare attribute, percent; nan if none is rare. Its interval holds for all rare
                 attributes together (Bonferroni), since the worst of many is picked.
             largest_kept_change: the change farthest from 0 among `keep`, points, interval for all of `keep` together; only if there is a `keep`.

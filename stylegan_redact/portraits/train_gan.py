@@ -32,7 +32,7 @@ SHAPE = dict(c_dim=0, img_resolution=64, img_channels=3, channel_base=1024, chan
 LATENT = dict(z_dim=128, w_dim=128, mapping_kwargs=dict(num_layers=4, w_avg_beta=0.995))
 R1_INTERVAL = 16
 R1_GAMMA = 0.4
-LEARNING_RATE = 0.0025
+LEARNING_RATE = 0.002
 MIXING_PROB = 0.1
 EMA_KIMG = 8.0
 """Half-life of the generator's moving average."""
@@ -185,7 +185,7 @@ def train(rank: int, outdir: Path, kimg: int, batch: int, seed: int, num_procs: 
 @click.command()
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Where checkpoints and the network go.")
 @click.option("--kimg", default=500, show_default=True, help="Thousands of images to train on.")
-@click.option("--batch", default=32, show_default=True, help="Images of a step, all processes together.")
+@click.option("--batch", default=16, show_default=True, help="Images of a step, all processes together.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--procs", default=2, show_default=True, help="Processes of one thread each.")
 @click.option("--drawings", default=40000, show_default=True, help="Size of the training set.")

@@ -65,6 +65,8 @@ class EditorLoss:
     keep: float = 0.5
     image: float = 3.0
     step: float = 0.02
+    stay: float = 5.0
+    """Weight of the steps of latents that do not show the feature, which should be none."""
 
     def __call__(self, detector: Detector, column: int, before: torch.Tensor, after: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
         with torch.no_grad():
@@ -79,9 +81,9 @@ class EditorLoss:
         return terms
 
 
-def train_editor(
-    editor: Editor, G: torch.nn.Module, detector: Detector, column: int, w: torch.Tensor, loss: EditorLoss, *, steps: int, batch: int, lr: float, seed: int,
-    progress: Progress | None = None,
+def train_editor(  # noqa: PLR0913 - keyword-only from `loss` on
+    editor: Editor, G: torch.nn.Module, detector: Detector, column: int, w: torch.Tensor, rest: torch.Tensor, *, loss: EditorLoss, steps: int,
+    batch: int, lr: float, seed: int, progress: Progress | None = None,
 ) -> None:  # fmt: skip
     """Trains `editor` in place on latents that show the feature.
 
@@ -90,6 +92,7 @@ def train_editor(
         G:        Frozen generator.
         detector: Differentiable; its logit `column` is the feature.
         w:        [n, w_dim] latents to edit: those that show the feature, or may.
+        rest:     [m, w_dim] latents that surely do not show it.
         loss:     Weights.
         steps:    Optimiser steps of `batch` images each.
         lr:       Adam's, falling to zero.
@@ -106,6 +109,8 @@ def train_editor(
         after = synthesize(G, moved)
         terms = loss(detector, column, before, after, generator)
         terms["step"] = loss.step * ((moved - picked) / editor.std).square().mean(dim=1).mean()
+        still = rest[torch.randint(len(rest), [8 * batch], generator=generator).to(w.device)]
+        terms["stay"] = loss.stay * ((editor(still) - still) / editor.std).square().mean(dim=1).mean()
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
         optimizer.step()

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mapping network learns a hinge: w past the target moves back to it along the feature's direction, every other w stays.
+
+A regression on w, without images: seconds. Whoever samples z meets it; whoever kept a w from before does not.
+
+Source: the gate and target of Moon, Cho & Kim 2024, arXiv 2303.05699v4, in W, with a shrunk discriminant for the direction and a quantile for
+the threshold; taught to the mapping network instead of the generator, which is ours.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from stylegan_redact.network import check_finite, copy_network
+from stylegan_redact.plugins import option
+from stylegan_redact.training.regress import regress_mapping
+from stylegan_redact.types import Feature, Network, RedactError
+from stylegan_redact.wspace.geometry import hinge_for
+
+Progress = Callable[[str, float, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A hinge along the discriminant direction, learned by the mapping network."""
+
+    quantile: float = option(0.5, "where to move back to: this share of the latents without the feature lies below", low=0.0, high=1.0)
+    steps: int = option(1500, "optimiser steps", low=1, high=1_000_000)
+    batch: int = option(512, "latents of a step", low=1, high=65536)
+    lr: float = option(0.001, "Adam's step for effective weights, falling to zero", low=0.0, high=1.0)
+
+    needs: ClassVar[tuple[str, ...]] = ("latents", "subspace")
+
+    def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
+        """A network whose mapping gives no w past the target. G's mapping becomes G_ema's."""
+        if feature.latents is None or feature.subspace is None:
+            raise RedactError(f"{feature.name} was to be redacted - there are no labelled latents of it, which mapping needs - gather it from a classifier")
+        after = copy_network(network)
+        hinge = hinge_for(feature.latents, feature.subspace, self.quantile)
+        regress_mapping(after.G_ema.mapping, hinge, steps=self.steps, batch=self.batch, lr=self.lr, seed=seed, progress=progress)
+        after.G.mapping.load_state_dict(copy.deepcopy(after.G_ema.mapping.state_dict()))
+        check_finite(after)
+        return after

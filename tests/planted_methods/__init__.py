@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Methods for tests of the command: they darken images, so that what is bright vanishes."""
