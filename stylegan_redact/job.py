@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stylegan_redact import detectors, evaluation, network_files, pictures, plugins, run_dir
+from stylegan_redact import api, detectors, evaluation, network_files, pictures, plugins, run_dir
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.network import load_network, save_network, seed_range
 from stylegan_redact.network_files import NetworkFile
@@ -73,11 +73,7 @@ def prepare(request: Request) -> Plan:
     Raises:
         RedactError: something is missing, damaged, unknown, out of its range, or would measure itself.
     """
-    values = dict(request.method_options or {})
-    method_class = plugins.load(METHODS, request.method)
-    if request.batch_gpu is not None and "batch_gpu" in {each.name for each in plugins.options(method_class)}:
-        values["batch_gpu"] = request.batch_gpu
-    method = plugins.build(method_class, values)
+    method = plugins.build(plugins.load(METHODS, request.method), request.method_options or {})
     device = _device(request.device)
     run_dir.check_outdir(request.outdir)
     file = network_files.find_network(request.network)
@@ -92,10 +88,13 @@ def prepare(request: Request) -> Plan:
     keep = tuple(attribute_name(name, both, "attribute to keep", "the detector and the judge") for name in request.keep)
     if feature in keep:
         raise RedactError(f"{feature!r} was to be redacted and kept - it can be one of the two - take it out of --keep")
+    batch = request.batch_gpu or max(1, min(64, _PIXELS_AT_A_TIME[device.type] // G.img_resolution**2))
+    if "batch_gpu" in {each.name for each in plugins.options(type(method))}:
+        method = replace(method, batch_gpu=batch)
     first = request.seed * SEEDS_PER_RUN
     return Plan(
         request, file, network, feature, keep, detector, judge, classifiers, method, device,
-        batch=request.batch_gpu or max(1, min(64, _PIXELS_AT_A_TIME[device.type] // G.img_resolution**2)),
+        batch=batch,
         labelled_seeds=seed_range(first, request.num_latents),
         measured_seeds=seed_range(first + MOST_SEEDS, request.num_images),
     )  # fmt: skip
@@ -167,7 +166,7 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     progress.keep_in(folder)
     progress.tell(f"Results go to {folder}")
     run_dir.write_json(folder / "options.json", resolved(plan))
-    after = plan.method.redact(plan.network, feature, plan.keep, plan.request.seed, progress)
+    after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
     img_before, img_after = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch)
     pictures.save(img_before, img_after, layout.columns, folder)
     estimates = _measure(plan, after, progress)

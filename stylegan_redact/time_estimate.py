@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -15,11 +17,13 @@ from stylegan_redact.progress import time_text
 
 _PASSES_PER_STEP = 4
 """A step of fine-tuning costs a forward pass of the network as it was, and one forward and two backward of the one that learns."""
+_LATENTS_PER_STEP = 512
 
 
 def estimate_seconds(plan: Plan) -> dict[str, float]:
-    """Stage -> seconds. Methods without images in them (no option `kimg`) count as nothing: they take seconds."""
-    G, batch = plan.network.G_ema, plan.batch
+    """Stage -> seconds. A method's options ending in `kimg` count as steps of fine-tuning, those ending in `steps` as steps of the mapping network."""
+    G: Any = plan.network.G_ema
+    batch = plan.batch
     w = sample_w(G, range(plan.labelled_seeds.start, plan.labelled_seeds.start + batch))
     with torch.no_grad():
         img = synthesize(G, w).float()
@@ -27,9 +31,13 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
         detect = _timed(lambda: plan.detector.logits(img), plan.device) / batch
         judge = _timed(lambda: plan.judge.logits(img), plan.device) / batch
         compare = _timed(lambda: ms_ssim(img, img), plan.device) / batch
+        map_latents = _timed(lambda: G.mapping(torch.zeros([_LATENTS_PER_STEP, G.z_dim], device=plan.device), None), plan.device)
+    options = {name: float(value) for name, value in asdict(plan.method).items() if isinstance(value, int | float)}
+    kimg = sum(value for name, value in options.items() if name.endswith("kimg"))
+    steps = sum(value for name, value in options.items() if name.endswith("steps"))
     seconds = {
         "labelling": len(plan.labelled_seeds) * (draw + detect),
-        "redacting": 1000 * float(getattr(plan.method, "kimg", 0) or 0) * _PASSES_PER_STEP * draw,
+        "redacting": 1000 * kimg * _PASSES_PER_STEP * draw + steps * _PASSES_PER_STEP * map_latents,
         "measuring": len(plan.request.access) * len(plan.measured_seeds) * (2 * draw + 2 * judge + compare),
     }
     return {stage: duration for stage, duration in seconds.items() if duration > 0}

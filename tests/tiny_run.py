@@ -30,7 +30,14 @@ def generator(seed: int = 0, c_dim: int = 0) -> Generator:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         G = Generator(
-            z_dim=8, c_dim=c_dim, w_dim=8, img_resolution=RESOLUTION, img_channels=3, channel_base=128, channel_max=8, mapping_kwargs={"num_layers": 2}
+            z_dim=8,
+            c_dim=c_dim,
+            w_dim=8,
+            img_resolution=RESOLUTION,
+            img_channels=3,
+            channel_base=128,
+            channel_max=8,
+            mapping_kwargs={"num_layers": 2},
         )
         for name, parameter in G.named_parameters():
             if name.endswith("noise_strength"):

@@ -316,9 +316,7 @@ class SynthesisBlock(torch.nn.Module):
             self.conv0 = SynthesisLayer(
                 in_channels, out_channels, resolution=resolution, up=2, resample_filter=resample_filter, **common, **layer_kwargs
             )
-        self.conv1 = SynthesisLayer(
-            out_channels, out_channels, resolution=resolution, resample_filter=resample_filter, **common, **layer_kwargs
-        )
+        self.conv1 = SynthesisLayer(out_channels, out_channels, resolution=resolution, **common, **layer_kwargs)
         if self.num_torgb:
             self.torgb = ToRGBLayer(out_channels, img_channels, **common)
         if in_channels != 0 and architecture == "resnet":
@@ -455,16 +453,16 @@ class DiscriminatorBlock(torch.nn.Module):
         def conv(c_in, c_out, size, **kwargs):
             trainable = first_layer_idx + self.num_layers >= freeze_layers
             self.num_layers += 1
-            return Conv2dLayer(
-                c_in, c_out, size, resample_filter=resample_filter, trainable=trainable, channels_last=self.channels_last, **kwargs
-            )
+            return Conv2dLayer(c_in, c_out, size, trainable=trainable, channels_last=self.channels_last, **kwargs)
+
+        halving = dict(down=2, resample_filter=resample_filter)  # What does not resample keeps the default filter, unused.
 
         if in_channels == 0 or architecture == "skip":
             self.fromrgb = conv(img_channels, tmp_channels, 1, activation=activation, conv_clamp=conv_clamp)
         self.conv0 = conv(tmp_channels, tmp_channels, 3, activation=activation, conv_clamp=conv_clamp)
-        self.conv1 = conv(tmp_channels, out_channels, 3, activation=activation, down=2, conv_clamp=conv_clamp)
+        self.conv1 = conv(tmp_channels, out_channels, 3, activation=activation, conv_clamp=conv_clamp, **halving)
         if architecture == "resnet":
-            self.skip = conv(tmp_channels, out_channels, 1, bias=False, down=2)
+            self.skip = conv(tmp_channels, out_channels, 1, bias=False, **halving)
 
     def forward(self, x, img, force_fp32=False):
         source = img if x is None else x

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The steps as functions, for programs that do without the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from stylegan_redact import evaluation, methods, plugins
+from stylegan_redact.types import Detector, Estimate, Feature, Network, RedactError
+
+Progress = Callable[[str, float, dict[str, float]], None]
+
+
+def redact(
+    network: Network, feature: Feature, method: Any = "edit", *, keep: tuple[str, ...] = (), seed: int = 0, progress: Progress | None = None
+) -> Network:
+    """A network of the same structure that no longer shows the feature; the given one stays as it is.
+
+    Args:
+        network:  What `load_network` gave.
+        feature:  What a source of `features/` gathered.
+        method:   Name of a file of `methods/`, with its default options, or an instance of its class.
+        keep:     Names of attributes that shall stay.
+        seed:     Of all randomness; the same seed gives the same network.
+        progress: Told (stage, share done, figures).
+
+    Raises:
+        RedactError: the feature lacks something that the method needs.
+    """
+    plugin = plugins.build(plugins.load(methods, method), {}) if isinstance(method, str) else method
+    missing = [need for need in plugin.needs if getattr(feature, need) is None]
+    if missing:
+        raise RedactError(
+            f"{feature.name} was to be redacted by {type(plugin).__name__.lower()} - its {', '.join(missing)} is missing, which the method needs - "
+            "gather the feature from a source that gives it"
+        )
+    return plugin.redact(network, feature, keep, seed, progress)
+
+
+def evaluate(
+    before: Network, after: Network, feature: str, judge: Detector, seeds: Sequence[int], *, keep: tuple[str, ...] = (), batch: int = 64
+) -> dict[str, Estimate]:
+    """Every question of `evaluation/`, answered by the judge on the same seeds before and after.
+
+    Args:
+        before, after: Networks of one shape.
+        feature:       What was redacted; the judge knows it.
+        judge:         Never the detector that steered.
+        seeds:         NVIDIA's seeds that nothing was fitted to.
+        keep:          Attributes whose largest change is asked for.
+        batch:         Images at a time.
+    """
+    pairs = evaluation.measure_pairs(before, after, judge, seeds, batch=batch)
+    return evaluation.ask(pairs, feature, keep=keep)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inside NVIDIA's checkouts: shims where today's Python lacks something, and the command in copies of real ones (-m host)."""
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import tiny_run
+
+from stylegan_redact import host
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def plain_linux(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.36", raising=False)
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+
+
+def test_allocator_settings_are_wanted_once_on_glibc(plain_linux):
+    assert host.wants_allocator({})
+    assert not host.wants_allocator({host.MARKER: "set"}) and not host.wants_allocator({host.MARKER: "off"})
+    assert not host.wants_allocator({"MALLOC_MMAP_MAX_": "5"})
+
+
+@pytest.mark.parametrize("platform", ["win32", "darwin"])
+def test_allocator_settings_are_not_for_other_systems(plain_linux, monkeypatch, platform):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert not host.wants_allocator({})
+
+
+def test_allocator_settings_are_not_for_other_c_libraries(plain_linux, monkeypatch):
+    def unknown(name):
+        raise ValueError
+
+    monkeypatch.setattr(os, "confstr", unknown, raising=False)
+    assert not host.wants_allocator({})
+
+
+def test_allocator_settings_are_not_for_gpus(plain_linux, monkeypatch):
+    monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/nvidiactl")
+    assert not host.wants_allocator({})
+    assert host.wants_allocator({"CUDA_VISIBLE_DEVICES": ""})
+
+
+def test_the_restart_keeps_the_command_line(plain_linux, monkeypatch):
+    calls = []
+    monkeypatch.setattr(os, "execve", lambda *args: calls.append(args))
+    monkeypatch.setattr(os, "environ", {"A": "b"})
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-W", "error", "redact.py", "--seed=1"])
+    host.prepare()
+    ((program, argv, environ),) = calls
+    assert (program, argv) == (sys.executable, [sys.executable, "-W", "error", "redact.py", "--seed=1"])
+    assert environ == {"A": "b", **host.ALLOCATOR, host.MARKER: "set"}
+    assert not host.wants_allocator(environ)
+
+
+def test_our_own_modules_are_no_checkout():
+    assert not host.inside_checkout()
+
+
+def test_versions_compare_by_number():
+    assert host.parse_version("2.13.0+cpu") == (2, 13, 0) > host.parse_version("2.4") > host.parse_version("1.11.0a0+git")
+    assert host.parse_version("unknown") == ()
+
+
+@pytest.mark.parametrize(("text", "value"), [("Yes", 1), ("1", 1), ("on", 1), ("f", 0), ("FALSE", 0), ("no", 0)])
+def test_words_for_yes_and_no(text, value):
+    assert host.strtobool(text) == value
+
+
+def test_no_word_for_yes_or_no():
+    with pytest.raises(ValueError, match="perhaps"):
+        host.strtobool("perhaps")
+
+
+def test_a_plug_in_that_was_built_can_be_imported_by_name(monkeypatch):
+    built = ModuleType("built_plugin")
+    load = host.registering(lambda name, sources, is_python_module=True: built if is_python_module else "path")
+    monkeypatch.delitem(sys.modules, "built_plugin", raising=False)
+    assert load("built_plugin", [], is_python_module=False) == "path" and "built_plugin" not in sys.modules
+    assert load(name="built_plugin", sources=[]) is built is importlib.import_module("built_plugin")
+    del sys.modules["built_plugin"]
+
+
+FAKE = {
+    "torch_utils/__init__.py": "# nothing\n",
+    "torch_utils/custom_ops.py": "from pkg_resources import parse_version\nfrom distutils.util import strtobool\n"
+    "NEW = parse_version('2.13') >= parse_version('1.7')\n",
+    "dnnlib/__init__.py": "",
+    # What does not exist any more must not come from an installed setuptools either.
+    "pkg_resources.py": "raise ImportError('gone')\n",
+    "distutils/__init__.py": "raise ImportError('gone')\n",
+}
+
+
+def in_fake_checkout(tmp_path, code):
+    for name, text in FAKE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    shutil.copytree(
+        ROOT / "stylegan_redact", tmp_path / "stylegan_redact", ignore=shutil.ignore_patterns("*.pkl", "*.safetensors", "__pycache__", ".*")
+    )
+    environ = {**os.environ, host.MARKER: "off", "PYTHONPATH": str(tmp_path)}
+    return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True)
+
+
+def test_shims_bring_a_checkout_to_life(tmp_path):
+    code = (
+        "from stylegan_redact import host; host.prepare(); from torch_utils import custom_ops; import torch.utils.cpp_extension as e; "
+        "assert host.inside_checkout() and custom_ops.NEW and custom_ops.strtobool('yes') == 1 and e.load.stylegan_redact"
+    )
+    done = in_fake_checkout(tmp_path, code)
+    assert done.returncode == 0, done.stderr
+    # The counter-check: without them it does not start.
+    bare = subprocess.run([sys.executable, "-c", "from torch_utils import custom_ops"], cwd=tmp_path, capture_output=True, text=True)
+    assert "ImportError: gone" in bare.stderr
+
+
+def test_importing_the_module_imports_nothing_heavy():
+    code = "import sys; from stylegan_redact import host; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("variable", ["STYLEGAN3_ROOT", "STYLEGAN2_ADA_ROOT"])
+def test_the_command_runs_inside_a_checkout(tmp_path, variable):
+    if variable not in os.environ:
+        pytest.skip(f"{variable} is not set")
+    checkout = tmp_path / "checkout"
+    shutil.copytree(os.environ[variable], checkout, ignore=shutil.ignore_patterns(".git", "__pycache__"))
+    shutil.copytree(ROOT / "stylegan_redact", checkout / "stylegan_redact", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "redact.py", checkout)
+    options = tiny_run.write_all(tmp_path)
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    before = sorted(checkout.iterdir())
+    for args in (["--help"], [*options, "--dry-run", "--method=fold"], [*options, "--method=fold", "--num-latents=600", "--num-images=100"]):
+        done = subprocess.run([sys.executable, "redact.py", *args], cwd=checkout, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        if "--num-images=100" not in args:
+            assert [path for path in sorted(checkout.iterdir()) if path.name != "__pycache__"] == before
+    assert (checkout / "redact-runs" / "00000-redact-glow-tiny-fold" / "redaction.json").is_file()

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract that every file of methods/ keeps, whatever its way: a new method is tested here without a line about it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from tiny_run import generator
+
+from stylegan_redact import methods, plugins
+from stylegan_redact.types import Feature, RedactError
+
+NAMES = plugins.names(methods)
+SMALL = {"steps": 300, "mapping_steps": 300, "kimg": 2.0, "edit_kimg": 2.0, "batch": 32}
+"""Options that say how long a method works, made to fit a tiny network; those that a method has are used."""
+SOUGHT = {"latents": "latents", "subspace": "subspace|latents", "detector": "detector|classifier", "examples": "examples|images"}
+"""What a message says when one of Feature's fields is missing."""
+MEASURABLE = 0.1
+"""The planted feature's rate before is to be at least this, or its fall would mean nothing."""
+LEAST_FALL = 0.5
+"""Every method removes at least this share of the planted feature, tiny as its budget is here."""
+
+State = Mapping[str, torch.Tensor]
+
+
+def state_of(net: Any) -> dict[str, dict[str, torch.Tensor]]:
+    return {key: {name: tensor.clone() for name, tensor in getattr(net, key).state_dict().items()} for key in ("G", "D", "G_ema")}
+
+
+def equal(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def method_of(name: str, **values: Any) -> Any:
+    cls = plugins.load(methods, name)
+    known = {option.name for option in plugins.options(cls)}
+    return plugins.build(cls, {option: value for option, value in (SMALL | values).items() if option in known})
+
+
+@pytest.fixture(scope="module")
+def before() -> Any:
+    return tiny.network()
+
+
+@pytest.fixture(scope="module")
+def feature(before: Any) -> Feature:
+    return tiny.feature(before)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def run(request: pytest.FixtureRequest, before: Any, feature: Feature) -> SimpleNamespace:
+    """One redaction by each method, with all that may be asked about it."""
+    events: list[tuple[str, float, dict[str, Any]]] = []
+    known, random = state_of(before), torch.random.get_rng_state()
+    labels = copy.deepcopy(feature.latents)
+    after = method_of(request.param).redact(before, feature, (tiny.OTHER,), 3, lambda *event: events.append(event))
+    untouched = torch.equal(random, torch.random.get_rng_state())
+    return SimpleNamespace(name=request.param, known=known, labels=labels, after=after, events=events, untouched=untouched)
+
+
+def test_the_methods_are_there() -> None:
+    assert set(NAMES) >= {"edit", "fold", "mapping", "unlearn"}
+
+
+def test_the_input_stays_as_it_was(run: SimpleNamespace, before: Any, feature: Feature) -> None:
+    assert all(equal(run.known[key], state) for key, state in state_of(before).items())
+    assert torch.equal(run.labels.w, feature.latents.w) and torch.equal(run.labels.score, feature.latents.score)
+    assert not any(parameter.requires_grad or parameter.grad is not None for key in ("G", "G_ema") for parameter in getattr(before, key).parameters())
+    assert not before.G_ema.training and not before.G.training
+
+
+def test_the_random_state_of_the_process_stays(run: SimpleNamespace) -> None:
+    assert run.untouched
+
+
+def test_the_redacted_feature_became_rare(run: SimpleNamespace, before: Any, feature: Feature) -> None:
+    for key in ("G", "G_ema"):
+        rate_before, rate_after = (tiny.rate(getattr(net, key), feature) for net in (before, run.after))
+        assert rate_before >= MEASURABLE
+        assert rate_after <= (1 - LEAST_FALL) * rate_before
+
+
+def test_other_tensors_but_the_same_structure(run: SimpleNamespace) -> None:
+    for key in ("G", "G_ema"):
+        state = getattr(run.after, key).state_dict()
+        assert [(name, tensor.shape, tensor.dtype) for name, tensor in state.items()] == [
+            (name, tensor.shape, tensor.dtype) for name, tensor in run.known[key].items()
+        ]
+        assert not equal(state, run.known[key])
+
+
+def test_everything_is_finite_and_ready_for_use(run: SimpleNamespace) -> None:
+    for key in ("G", "G_ema"):
+        net = getattr(run.after, key)
+        assert all(bool(torch.isfinite(tensor).all()) for tensor in net.state_dict().values())
+        assert not any(parameter.requires_grad for parameter in net.parameters()) and not net.training
+        assert bool(torch.isfinite(tiny.images(net, tiny.MEASURED)).all())
+
+
+def test_the_discriminator_stays(run: SimpleNamespace, before: Any) -> None:
+    img = tiny.images(before.G_ema, range(4))
+    assert equal(run.after.D.state_dict(), run.known["D"])
+    assert torch.equal(run.after.D(img, None), before.D(img, None))
+
+
+def test_only_parameters_changed(run: SimpleNamespace) -> None:
+    """As NVIDIA's --resume would do it: a network built anew takes the tensors by name. Anything that is no parameter would be lost."""
+    for key in ("G", "G_ema"):
+        fresh = generator(seed=17)
+        assert not equal(fresh.state_dict(), getattr(run.after, key).state_dict())
+        fresh.load_state_dict(getattr(run.after, key).state_dict())
+        assert torch.equal(tiny.images(fresh, range(20)), tiny.images(getattr(run.after, key), range(20)))
+
+
+def test_the_same_seed_gives_the_same_network(run: SimpleNamespace, before: Any, feature: Feature) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)  # Nobody may look at this.
+        again = method_of(run.name).redact(before, feature, (tiny.OTHER,), 3, None)
+    assert all(equal(state, getattr(run.after, key).state_dict()) for key, state in state_of(again).items())
+
+
+def test_progress_is_told(run: SimpleNamespace) -> None:
+    assert run.events
+    stages: dict[str, list[float]] = {}
+    for stage, fraction, figures in run.events:
+        stages.setdefault(stage, []).append(fraction)
+        assert all(isinstance(figure, int | float) and math.isfinite(figure) for figure in figures.values())
+    for fractions in stages.values():
+        assert fractions == sorted(fractions) and 0 <= fractions[0] and fractions[-1] == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_need_that_is_not_met_is_named(name: str, before: Any, feature: Feature) -> None:
+    method = method_of(name)
+    assert method.needs and set(method.needs) <= {field.name for field in dataclasses.fields(Feature)} - {"name"}
+    for need in method.needs:
+        with pytest.raises(RedactError, match=SOUGHT[need]):
+            method.redact(before, dataclasses.replace(feature, **{need: None}), (), 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_not_needed_is_not_used(name: str, before: Any, feature: Feature) -> None:
+    """A method may not live on what it does not declare: the command gathers no more than that."""
+    method = method_of(name, kimg=0.032, edit_kimg=0.032, steps=1, mapping_steps=1)
+    others = {field.name: None for field in dataclasses.fields(Feature) if field.name not in ("name", *method.needs)}
+    method.redact(before, dataclasses.replace(feature, **others), (), 0)
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name in NAMES for option in plugins.options(plugins.load(methods, name))])
+def test_options_have_help_and_hold_their_range(name: str, option: plugins.Option) -> None:
+    cls = plugins.load(methods, name)
+    assert option.help and (option.low is not None or option.high is not None or option.choices or option.type is bool)
+    plugins.build(cls, {option.name: option.default})
+    kind = next(kind for kind in (int, float, str) if kind == option.type or kind in getattr(option.type, "__args__", ()))
+    for outside in (None if option.low is None else option.low - 1, None if option.high is None else option.high + 1):
+        if outside is not None:
+            with pytest.raises(RedactError, match=option.name):
+                plugins.build(cls, {option.name: kind(outside)})
+    with pytest.raises(RedactError, match=option.name):
+        plugins.build(cls, {option.name: "no such value"})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_option_that_there_is_not_is_refused(name: str) -> None:
+    with pytest.raises(RedactError, match="brightness"):
+        plugins.build(plugins.load(methods, name), {"brightness": 1})
