@@ -33,7 +33,7 @@ class Progress:
         self._run_dir: Path | None = None
         self._log: list[str] = []
         self._stats: list[str] = []
-        self._begin = self._stage_begin = clock()
+        self._begin = self._stage_begin = self._last_event = clock()
         self._stage: str | None = None
         self._last_line = -float("inf")
         self._bar: Any = None
@@ -43,7 +43,9 @@ class Progress:
         now, fraction = self._clock(), min(max(float(fraction), 0.0), 1.0)
         if stage != self._stage:
             self._close_bar()
-            self._stage, self._stage_begin, self._last_line = stage, now, -float("inf")
+            # The work before a stage's first event is its own: it began when the one before ended.
+            self._stage, self._stage_begin, self._last_line = stage, self._last_event, -float("inf")
+        self._last_event = now
         event = {"stage": stage, "fraction": fraction, "time": round(now - self._begin, 3), **(figures or {})}
         self._record(self._stats, "stats.jsonl", json.dumps(strict(event)))
         due = fraction >= 1 or now - self._last_line >= _SECONDS_BETWEEN_LINES

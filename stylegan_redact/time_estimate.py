@@ -21,7 +21,7 @@ _LATENTS_PER_STEP = 512
 
 
 def estimate_seconds(plan: Plan) -> dict[str, float]:
-    """Stage -> seconds. A method's options ending in `kimg` count as steps of fine-tuning, those ending in `steps` as steps of the mapping network."""
+    """Stage -> seconds. Of a method, options ending in `kimg` count as fine-tuning, those ending in `steps` as steps of the mapping network."""
     G: Any = plan.network.G_ema
     batch = plan.batch
     w = sample_w(G, range(plan.labelled_seeds.start, plan.labelled_seeds.start + batch))

@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "stylegan_redact"
-TOP = ("dnnlib", "torch_utils", PACKAGE, "legacy", "redact")
+FOLDERS = ("dnnlib", "torch_utils", PACKAGE, "benchmarks")
+TOP = (*FOLDERS, "legacy", "redact")
 
 COMMAND_SIDE = {"cli", "job", "run_dir", "pictures", "progress", "time_estimate", "network_files", "host", "version"}
 PLUGIN_FOLDERS = {"features", "methods", "evaluation"}
@@ -36,6 +37,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": {"types", "plugins", "network", "wspace", "losses", "training"},
     "evaluation": {"types", "plugins", "network", "wspace", "estimates", "losses"},
     "command": EVERYTHING,
+    "api": {"types", "plugins", "methods", "evaluation"},
+    "package": set(),
+    "benchmarks": EVERYTHING,
     "dnnlib": set(),
     "torch_utils": {"dnnlib"},
     "legacy": {"types", "pickles", "network", "networks", "dnnlib"},
@@ -43,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """Layer -> the layers that it may import besides itself."""
 
-MAY_IMPORT_CLICK = {"command", "portraits"}
+MAY_IMPORT_CLICK = {"command", "portraits", "benchmarks"}
 LONGEST_MODULE, LONGEST_FUNCTION = 300, 60
 STANDS_ALONE = f"{PACKAGE}/networks/stylegan2.py"
 """Embedded as text in the pickles that we write: one file, whatever its length."""
@@ -76,7 +80,7 @@ def layer(module: str) -> str:
         return top
     if first.startswith("pickle") or first == "torch_storage":
         return "pickles"
-    return "command" if first in COMMAND_SIDE or not first else first
+    return "command" if first in COMMAND_SIDE else first or "package"
 
 
 def imported(tree: ast.AST, module: str, known: set[str]) -> set[str]:
@@ -146,14 +150,20 @@ def functions(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 def committed() -> list[Path]:
     """Every file that is ours to publish: the folders of the repository and the files on top."""
-    paths = [path for folder in (*TOP[:3], "tests", "docs", ".ci") for path in (ROOT / folder).rglob("*")]
+    paths = [path for folder in (*FOLDERS, "tests", "docs", ".ci") for path in (ROOT / folder).rglob("*")]
     kept = [path for path in [*paths, *ROOT.glob("*.*"), ROOT / "LICENSE"] if path.is_file()]
     return [path for path in kept if not any(part == "__pycache__" or part.endswith("_cache") for part in path.relative_to(ROOT).parts)]
 
 
 def test_every_layer_is_in_the_table() -> None:
     assert {layer(name) for name in SOURCES} <= set(MAY_IMPORT)
-    assert {"types", "pickles", "methods", "evaluation", "command", "torch_utils"} <= {layer(name) for name in SOURCES}
+    assert {"types", "pickles", "methods", "evaluation", "command", "package", "torch_utils"} <= {layer(name) for name in SOURCES}
+
+
+def test_the_documented_table_is_this_one() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("<!-- imports -->")[2]
+    rows = re.findall(r"^    (\w+):(.*)$", text.partition("Beyond the table")[0], re.MULTILINE)
+    assert {name: {other.strip() for other in others.split(",") if other.strip()} for name, others in rows} == MAY_IMPORT
 
 
 @pytest.mark.parametrize("module", SOURCES)

@@ -70,8 +70,9 @@ for name, variant in variants.items():
     small = dict(channel_base=1024, channel_max=32)
     synthesis = easy(dict(small, **variant['G']))
     synthesis = dict(synthesis_kwargs=synthesis) if nested else synthesis
-    G = Generator(z_dim=32, c_dim=c_dim, w_dim=32, img_resolution=64, img_channels=img_channels, mapping_kwargs=easy(variant.get('mapping', {})), **synthesis)
-    D = Discriminator(c_dim=c_dim, img_resolution=64, img_channels=img_channels, **easy(dict(small, **variant['D'])))
+    common = dict(c_dim=c_dim, img_resolution=64, img_channels=img_channels)
+    G = Generator(z_dim=32, w_dim=32, mapping_kwargs=easy(variant.get('mapping', {})), **common, **synthesis)
+    D = Discriminator(**common, **easy(dict(small, **variant['D'])))
     with open(f'{folder}/{name}.pkl', 'wb') as f:
         pickle.dump(dict(G=shaken(G), D=shaken(D), G_ema=shaken(G), augment_pipe=None, training_set_kwargs=None), f)
 """

@@ -74,7 +74,9 @@ def build_module(
         with torch.random.fork_rng(devices=[]):
             net = getattr(module, class_name)(*init_args, **kwargs)
     except (TypeError, AssertionError, KeyError, RuntimeError) as error:
-        raise RedactError(f"the {class_name} of this pickle cannot be rebuilt - its constructor arguments do not fit ours ({error}) - is it a fork?") from None
+        raise RedactError(
+            f"the {class_name} of this pickle cannot be rebuilt - its constructor arguments do not fit ours ({error}) - is it a fork?"
+        ) from None
     check_tensors(class_name, net.state_dict(), tensors)
     net.load_state_dict(dict(tensors))
     return net.eval().requires_grad_(False)

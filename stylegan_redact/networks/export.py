@@ -26,6 +26,7 @@ def write_network_pickle(
     G_ema: torch.nn.Module,
     training_set_kwargs: Mapping[str, Any] | None = None,
     augment_pipe: torch.nn.Module | None = None,
+    redaction: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the networks as a snapshot: on the CPU, in eval mode, without gradients; the modules given stay as they are.
 
@@ -35,6 +36,7 @@ def write_network_pickle(
         path:                Existing files are replaced at once or not at all.
         G:                   Persistent (`torch_utils.persistence.persistent_class`), so that the file carries its source; D and G_ema likewise.
         training_set_kwargs: Without private paths: the file is meant to be published.
+        redaction:           Provenance of an earlier redaction, plain values; without it the file has no such key.
 
     Raises:
         RedactError: a module is not persistent, holds a NumPy array, training_set_kwargs names a path, or the file cannot be written.
@@ -42,6 +44,8 @@ def write_network_pickle(
     path = Path(path)
     kwargs = None if training_set_kwargs is None else dict(training_set_kwargs)
     data: dict[str, Any] = {"G": G, "D": D, "G_ema": G_ema, "training_set_kwargs": kwargs, "augment_pipe": augment_pipe}
+    if redaction is not None:
+        data["redaction"] = dict(redaction)
     for name, module in data.items():
         if isinstance(module, torch.nn.Module) and not persistence.is_persistent(module):
             raise RedactError(f"{name} was to be written - {type(module).__name__} is no persistent class - decorate it with persistent_class")
@@ -65,7 +69,8 @@ def write_network_pickle(
 def _published(data: dict[str, Any]) -> dict[str, Any]:
     """A copy of what goes into the file, as NVIDIA's scripts expect it: they never enter no_grad, and may have no GPU."""
     data = copy.deepcopy(data)
-    data["training_set_kwargs"] = _without_numpy(data["training_set_kwargs"], "training_set_kwargs")
+    for name in data.keys() & {"training_set_kwargs", "redaction"}:
+        data[name] = _without_numpy(data[name], name)
     for name, module in data.items():
         if isinstance(module, torch.nn.Module):
             module.eval().requires_grad_(False).cpu()

@@ -134,9 +134,7 @@ class Conv2dLayer(torch.nn.Module):
     def forward(self, x, gain=1):
         w = (self.weight * self.weight_gain).to(x.dtype)
         b = None if self.bias is None else self.bias.to(x.dtype)
-        x = conv2d_resample.conv2d_resample(
-            x, w, f=self.resample_filter, up=self.up, down=self.down, padding=self.padding, flip_weight=self.up == 1
-        )
+        x = conv2d_resample.conv2d_resample(x, w, f=self.resample_filter, up=self.up, down=self.down, padding=self.padding, flip_weight=self.up == 1)
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         return bias_act.bias_act(x, b, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
 
@@ -246,9 +244,7 @@ class SynthesisLayer(torch.nn.Module):
             noise = torch.randn([x.shape[0], 1, self.resolution, self.resolution], device=x.device) * self.noise_strength
         if self.use_noise and noise_mode == "const":
             noise = self.noise_const * self.noise_strength
-        x = modulated_conv2d(
-            x, self.weight, self.affine(w), noise, self.up, self.padding, self.resample_filter, demodulate=True, fused=fused_modconv
-        )
+        x = modulated_conv2d(x, self.weight, self.affine(w), noise, self.up, self.padding, self.resample_filter, demodulate=True, fused=fused_modconv)
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         return bias_act.bias_act(x, self.bias.to(x.dtype), act=self.activation, gain=self.act_gain * gain, clamp=clamp)
 
@@ -293,7 +289,7 @@ class SynthesisBlock(torch.nn.Module):
         use_fp16=False,
         fp16_channels_last=False,
         fused_modconv_default=True,
-        **layer_kwargs
+        **layer_kwargs,
     ):
         assert architecture in ["orig", "skip", "resnet"]
         super().__init__()
@@ -320,9 +316,7 @@ class SynthesisBlock(torch.nn.Module):
         if self.num_torgb:
             self.torgb = ToRGBLayer(out_channels, img_channels, **common)
         if in_channels != 0 and architecture == "resnet":
-            self.skip = Conv2dLayer(
-                in_channels, out_channels, 1, bias=False, up=2, resample_filter=resample_filter, channels_last=self.channels_last
-            )
+            self.skip = Conv2dLayer(in_channels, out_channels, 1, bias=False, up=2, resample_filter=resample_filter, channels_last=self.channels_last)
 
     def forward(self, x, img, ws, force_fp32=False, fused_modconv=None, update_emas=False, **layer_kwargs):
         misc.assert_shape(ws, [None, self.num_conv + self.num_torgb, self.w_dim])
@@ -379,7 +373,7 @@ class SynthesisNetwork(torch.nn.Module):
                 img_channels=img_channels,
                 is_last=r == img_resolution,
                 use_fp16=r >= fp16_resolution,
-                **block_kwargs
+                **block_kwargs,
             )
             setattr(self, "b%d" % r, block)
         self.num_ws = 2 * self.img_resolution_log2 - 2
@@ -587,7 +581,7 @@ class Discriminator(torch.nn.Module):
                 first_layer_idx=first_layer_idx,
                 use_fp16=r >= fp16_resolution,
                 **common,
-                **(block_kwargs or {})
+                **(block_kwargs or {}),
             )
             setattr(self, "b%d" % r, block)
             first_layer_idx += block.num_layers

@@ -70,17 +70,12 @@ def bias_act(
     if b is not None:
         assert isinstance(b, torch.Tensor) and b.ndim == 1 and 0 <= dim < x.ndim and b.shape[0] == x.shape[dim]
         b = b.reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
-    if impl == "cuda" and x.device.type == "cpu" and gain > 0 and _same_float(x, b) and not torch.jit.is_tracing():
+    if impl == "cuda" and x.device.type == "cpu" and gain > 0 and x.is_floating_point() and not torch.jit.is_tracing():
         if act == "lrelu" and alpha >= 0:
             return _LeakyRelu.apply(x, b, alpha, gain, clamp)
         if act == "linear" and clamp is not None:
             return _LeakyRelu.apply(x, b, 1.0, gain, clamp)
     return _definition(x, b, functools.partial(spec.func, alpha=alpha), gain, clamp)
-
-
-def _same_float(x: torch.Tensor, b: torch.Tensor | None) -> bool:
-    """Whether x and b share one floating-point type, so that the result has it too."""
-    return x.is_floating_point() and (b is None or b.dtype == x.dtype)
 
 
 def _definition(x: torch.Tensor, b: torch.Tensor | None, func: Callable, gain: float, clamp: float | None) -> torch.Tensor:

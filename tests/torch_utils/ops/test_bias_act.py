@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """torch_utils.ops.bias_act against its formula in numpy."""
 
+import io
 import math
 
 import numpy as np
@@ -88,6 +89,12 @@ def test_first_and_second_derivatives(act, clamp):
     assert gradgradcheck(squared, [x, b])
 
 
+@pytest.mark.parametrize("options", [{"alpha": -0.4}, {"alpha": 0.0}, {"gain": -2.0}, {"gain": -2.0, "clamp": 1}])
+def test_unusual_options_keep_their_derivatives(options):
+    x = torch.tensor([[-2.0, -0.3, 0.3, 1.7]], dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda x: bias_act(x, act="lrelu", **options), [x])
+
+
 def kinks_apart(*shape, seed=0):
     """Random numbers at least 0.01 away from 0 and from the clamp of the test below."""
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -143,11 +150,13 @@ def test_per_sample_gradients_through_vmap():
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_a_trace_consists_of_torch_operations_alone():
+def test_a_trace_can_be_saved_and_loaded():
     traced = torch.jit.trace(lambda x: bias_act(x, act="lrelu", clamp=1), torch.randn(2, 3))
-    assert "PythonOp" not in str(traced.graph)
+    file = io.BytesIO()
+    torch.jit.save(traced, file)  # refused if the trace calls Python
+    file.seek(0)
     x = torch.randn(2, 3)
-    torch.testing.assert_close(traced(x), bias_act(x, act="lrelu", clamp=1), atol=FLOAT32, rtol=0)
+    torch.testing.assert_close(torch.jit.load(file)(x), bias_act(x, act="lrelu", clamp=1), atol=FLOAT32, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -158,8 +167,17 @@ def test_half_precision(dtype):
     torch.testing.assert_close(y.float(), bias_act(x, b, act="lrelu", clamp=1), atol=HALF, rtol=HALF)
 
 
-def test_a_bias_of_another_type_promotes_the_result():
-    assert bias_act(torch.ones(2, 3), torch.ones(3, dtype=torch.float64), act="lrelu").dtype == torch.float64
+def test_types_promote_as_in_the_definition():
+    single, double = torch.randn(2, 3, requires_grad=True), torch.randn(3, dtype=torch.float64, requires_grad=True)
+    y = bias_act(single, double, act="lrelu")
+    y.sum().backward()
+    assert y.dtype == torch.float64 and single.grad.dtype == torch.float32 and double.grad.dtype == torch.float64
+    torch.testing.assert_close(y, bias_act(single, double, act="lrelu", impl="ref"), atol=FLOAT64, rtol=FLOAT64)
+
+
+def test_whole_numbers_stay_whole():
+    y = bias_act(torch.tensor([-5, 1, 5]), clamp=2)
+    assert y.dtype == torch.int64 and y.tolist() == [-2, 1, 2]
 
 
 def test_the_table_has_nvidias_fields():
