@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The picture on top of the README, from a finished run directory.
 
-    python redact.py --network=portraits64 --feature=beard --outdir=redact-runs
-    python docs/before_after.py redact-runs/00000-redact-beard-portraits64-edit docs/images/before_after.png
+python redact.py --network=portraits64 --feature=beard --outdir=redact-runs
+python docs/before_after.py redact-runs/00000-redact-beard-portraits64-edit docs/images/before_after.png
 """
 
 from __future__ import annotations

@@ -67,7 +67,9 @@ def load_torchscript(path: str | os.PathLike[str], feature: str, img_shape: tupl
         logit = net(probe)
     except Exception as error:  # noqa: BLE001 - TorchScript raises whatever the user's code raises
         reason = str(error).strip().splitlines()[-1][:200]
-        raise RedactError(f"{asked} - it does not take images of shape [n, {', '.join(map(str, img_shape))}]: {reason} - train it on such images") from None
+        raise RedactError(
+            f"{asked} - it does not take images of shape [n, {', '.join(map(str, img_shape))}]: {reason} - train it on such images"
+        ) from None
     if not isinstance(logit, torch.Tensor) or logit.numel() != 2 or not bool(torch.isfinite(logit).all()):
         got = f"shape {list(logit.shape)}" if isinstance(logit, torch.Tensor) else type(logit).__name__
         raise RedactError(f"{asked} - two images gave {got} - it must give one finite logit for each image, [n] or [n, 1]")

@@ -70,7 +70,7 @@ def copy_network(network: Network) -> Network:
     )
 
 
-def style_layers(G: torch.nn.Module) -> dict[str, tuple[int, torch.nn.Module]]:
+def style_layers(G: Any) -> dict[str, tuple[int, torch.nn.Module]]:
     """Every layer through which the synthesis network reads w: dotted name of its `affine` -> (row of ws, the affine layer).
 
     StyleGAN3's `input.affine` steers the pose and is left out.
@@ -93,27 +93,26 @@ def sample_z(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
     return torch.from_numpy(np.stack([np.random.RandomState(seed).randn(z_dim) for seed in seeds])).float()
 
 
-def sample_w(G: torch.nn.Module, seeds: Sequence[int], *, truncation_psi: float = 1.0, batch: int = 4096) -> torch.Tensor:
+def sample_w(G: Any, seeds: Sequence[int], *, truncation_psi: float = 1.0, batch: int = 4096) -> torch.Tensor:
     """[n, w_dim]: the mapping network's output for these seeds, on G's device. Unconditional networks only."""
     device = next(G.parameters()).device
     with torch.no_grad():
-        parts = [
-            G.mapping(sample_z(seeds[i : i + batch], G.z_dim).to(device), None, truncation_psi=truncation_psi)[:, 0] for i in range(0, len(seeds), batch)
-        ]
+        zs = (sample_z(seeds[i : i + batch], G.z_dim).to(device) for i in range(0, len(seeds), batch))
+        parts = [G.mapping(z, None, truncation_psi=truncation_psi)[:, 0] for z in zs]
     return torch.cat(parts) if parts else torch.zeros([0, G.w_dim], device=device)
 
 
-def broadcast_w(G: torch.nn.Module, w: torch.Tensor) -> torch.Tensor:
+def broadcast_w(G: Any, w: torch.Tensor) -> torch.Tensor:
     """w [n, w_dim] -> ws [n, num_ws, w_dim]; ws passes through."""
     return w.unsqueeze(1).expand(-1, G.num_ws, -1) if w.ndim == 2 else w
 
 
-def synthesize(G: torch.nn.Module, w: torch.Tensor, *, noise_mode: str = "const") -> torch.Tensor:
+def synthesize(G: Any, w: torch.Tensor, *, noise_mode: str = "const") -> torch.Tensor:
     """w [n, w_dim] or ws [n, num_ws, w_dim] -> img [n, C, H, W], in float32 throughout."""
     return G.synthesis(broadcast_w(G, w), noise_mode=noise_mode, force_fp32=True)
 
 
-def generate(G: torch.nn.Module, w: torch.Tensor, *, batch: int, noise_mode: str = "const") -> Iterator[torch.Tensor]:
+def generate(G: Any, w: torch.Tensor, *, batch: int, noise_mode: str = "const") -> Iterator[torch.Tensor]:
     """Images of `w` in batches, without gradients."""
     for part in w.split(batch):
         with torch.no_grad():

@@ -18,11 +18,11 @@ class RedactError(ValueError):
 class Network:
     """What a StyleGAN pickle holds, as modules of ours."""
 
-    G: torch.nn.Module
-    """Generator as trained."""
-    D: torch.nn.Module
+    G: Any
+    """Generator as trained; a torch.nn.Module, here and below."""
+    D: Any
     """Discriminator."""
-    G_ema: torch.nn.Module
+    G_ema: Any
     """Moving average of G: the one that tools sample from."""
     augment_pipe: Any = None
     """Whatever the file holds under this key, opaque."""
@@ -60,10 +60,15 @@ class Subspace:
 class Detector(Protocol):
     """Says of images whether they show a feature."""
 
-    differentiable: bool
-    """True if gradients of the logits with respect to the images mean something."""
-    attributes: tuple[str, ...]
-    """Names of the attributes it knows, in the order of its logits' columns."""
+    @property
+    def differentiable(self) -> bool:
+        """True if gradients of the logits with respect to the images mean something."""
+        ...
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes it knows, in the order of its logits' columns."""
+        ...
 
     def logits(self, img: torch.Tensor) -> torch.Tensor:
         """[n, C, H, W] in [-1, 1] -> [n, len(attributes)]; > 0: shows."""

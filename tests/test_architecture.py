@@ -50,7 +50,6 @@ MAY_IMPORT: dict[str, set[str]] = {
 MAY_IMPORT_CLICK = {"command", "portraits", "benchmarks"}
 LONGEST_MODULE, LONGEST_FUNCTION = 300, 60
 STANDS_ALONE = f"{PACKAGE}/networks/stylegan2.py"
-"""Embedded as text in the pickles that we write: one file, whatever its length."""
 SPDX = "# SPDX-License-Identifier: Apache-2.0"
 
 UNPICKLERS = re.compile(r"(c?[Pp]ickle|_pickle|dill|cloudpickle|marshal|joblib|shelve|pandas)\.(load|loads|Unpickler|open|read_pickle)")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from stylegan_redact.network import check_finite, copy_network, style_layers
 from stylegan_redact.plugins import option
@@ -37,15 +37,13 @@ class Fold:
         latents, subspace = needed(feature)
         edit = move_to_quantile(subspace, target_at(latents, subspace, self.quantile), shift=shift_along(latents, subspace))
         after = copy_network(network)
-        for G in (after.G, after.G_ema):
-            layers = style_layers(G)
-            for done, (_, affine) in enumerate(layers.values(), start=1):
-                gains = dict(weight_gain=affine.weight_gain, bias_gain=affine.bias_gain)
-                weight, bias = fold_into_affine(affine.weight, affine.bias, edit, **gains)
-                affine.weight.data.copy_(weight)
-                affine.bias.data.copy_(bias)
-                if progress is not None:
-                    progress("fold", done / len(layers), {})
+        layers: list[Any] = [affine for G in (after.G, after.G_ema) for _, affine in style_layers(G).values()]
+        for done, affine in enumerate(layers, start=1):
+            weight, bias = fold_into_affine(affine.weight, affine.bias, edit, weight_gain=affine.weight_gain, bias_gain=affine.bias_gain)
+            affine.weight.data.copy_(weight)
+            affine.bias.data.copy_(bias)
+            if progress is not None:
+                progress("fold", done / len(layers), {})
         check_finite(after)
         return after
 
@@ -53,5 +51,5 @@ class Fold:
 def needed(feature: Feature) -> tuple[LabelledLatents, Subspace]:
     """What the fold needs of a feature, or a RedactError."""
     if feature.latents is None or feature.subspace is None:
-        raise RedactError(f"{feature.name} was to be folded away - there are no labelled latents of it, which fold needs - gather it from a classifier")
+        raise RedactError(f"{feature.name} was to be folded away - there are no labelled latents of it - gather it from a classifier")
     return feature.latents, feature.subspace

@@ -17,6 +17,7 @@ from typing import ClassVar
 from stylegan_redact.network import check_finite, copy_network
 from stylegan_redact.plugins import option
 from stylegan_redact.training.regress import regress_mapping
+from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Feature, Network, RedactError
 from stylegan_redact.wspace.geometry import hinge_for
 
@@ -37,10 +38,10 @@ class Mapping:
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
         """A network whose mapping gives no w past the target. G's mapping becomes G_ema's."""
         if feature.latents is None or feature.subspace is None:
-            raise RedactError(f"{feature.name} was to be redacted - there are no labelled latents of it, which mapping needs - gather it from a classifier")
+            raise RedactError(f"{feature.name} was to be redacted by mapping - there are no labelled latents of it - gather it from a classifier")
         after = copy_network(network)
         hinge = hinge_for(feature.latents, feature.subspace, self.quantile)
-        regress_mapping(after.G_ema.mapping, hinge, steps=self.steps, batch=self.batch, lr=self.lr, seed=seed, progress=progress)
+        regress_mapping(after.G_ema.mapping, hinge, Schedule(self.steps, self.batch, self.lr, seed), progress=progress)
         after.G.mapping.load_state_dict(copy.deepcopy(after.G_ema.mapping.state_dict()))
         check_finite(after)
         return after

@@ -19,6 +19,7 @@ from stylegan_redact.losses.unlearn import UnlearnLoss
 from stylegan_redact.network import broadcast_w, check_finite, copy_network
 from stylegan_redact.plugins import option
 from stylegan_redact.training.distill import distill_synthesis
+from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Feature, Network, RedactError
 from stylegan_redact.wspace.geometry import hinge_for
 
@@ -41,21 +42,23 @@ class Unlearn:
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
         """A network whose synthesis draws, for a w past the target, what it drew at the target. G's synthesis becomes G_ema's."""
         if feature.latents is None or feature.subspace is None:
-            raise RedactError(f"{feature.name} was to be redacted - there are no labelled latents of it, which unlearn needs - gather it from a classifier")
+            raise RedactError(f"{feature.name} was to be redacted by unlearn - there are no labelled latents of it - gather it from a classifier")
         hinge, w = hinge_for(feature.latents, feature.subspace, self.quantile), feature.latents.w
         past = hinge.moves(w)
         if not bool(past.any()) or bool(past.all()):
             raise RedactError(f"quantile={self.quantile} was asked - it moves {int(past.sum())} of {len(w)} latents - choose one in between")
 
         def pairs(n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-            picks = [part[torch.randint(len(part), [n // 2 + n % 2 * i], generator=generator).to(w.device)] for i, part in enumerate((w[past], w[~past]))]
-            fed = torch.cat(picks)  # half of them past the target
+            counts = (n // 2, n - n // 2)  # half of them past the target
+            parts = zip((w[past], w[~past]), counts, strict=True)
+            fed = torch.cat([part[torch.randint(len(part), [count], generator=generator).to(w.device)] for part, count in parts])
             return broadcast_w(network.G_ema, fed), broadcast_w(network.G_ema, hinge(fed))
 
         after = copy_network(network)
         steps = max(round(self.kimg * 1000 / self.batch), 1)
-        settings = dict(steps=steps, batch=self.batch, lr=self.lr, seed=seed, micro_batch=self.batch_gpu, progress=progress)
-        distill_synthesis(after.G_ema.synthesis, network.G_ema.synthesis, pairs, UnlearnLoss(self.strength), **settings)
+        schedule = Schedule(steps, self.batch, self.lr, seed, self.batch_gpu)
+        student, teacher = after.G_ema.synthesis, network.G_ema.synthesis
+        distill_synthesis(student, teacher, pairs, UnlearnLoss(self.strength), schedule, progress=progress)
         after.G.synthesis.load_state_dict(after.G_ema.synthesis.state_dict())
         check_finite(after)
         return after

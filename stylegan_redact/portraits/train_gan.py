@@ -152,7 +152,9 @@ class Trainer:
         save_grid(images, self.outdir / f"fakes{self.step * self.batch * self.num_procs // 1000:06d}.png")
 
 
-def train(rank: int, outdir: Path, kimg: int, batch: int, seed: int, num_procs: int, num_drawings: int, snap: int, port: int) -> None:
+def train(  # noqa: PLR0913 - started by position in each process
+    rank: int, outdir: Path, kimg: int, batch: int, seed: int, num_procs: int, num_drawings: int, snap: int, port: int
+) -> None:
     """One rank's training from the last checkpoint, or from the start, to `kimg`."""
     torch.set_num_threads(1)
     if num_procs > 1:
@@ -180,6 +182,8 @@ def train(rank: int, outdir: Path, kimg: int, batch: int, seed: int, num_procs: 
             with (outdir / "stats.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             click.echo(json.dumps(line))
+    if rank == 0:  # Also where there was nothing left to train: the pickle then gets the present source of the networks.
+        trainer.save()
 
 
 @click.command()

@@ -5,25 +5,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
+
+from stylegan_redact.training.schedule import Schedule
 
 Edit = Callable[[torch.Tensor], torch.Tensor]
 Progress = Callable[[str, float, dict[str, float]], None]
 
 
-def regress_mapping(
-    mapping: torch.nn.Module, edit: Edit, *, steps: int, batch: int, lr: float, seed: int, emphasis: float = 4.0, progress: Progress | None = None
-) -> float:
+def regress_mapping(mapping: Any, edit: Edit, schedule: Schedule, *, emphasis: float = 4.0, progress: Progress | None = None) -> float:
     """Trains `mapping` in place so that it gives edit(w) where it gave w.
 
     Args:
         mapping:  Mapping network of an unconditional generator.
         edit:     [n, w_dim] -> [n, w_dim]; may be any function.
-        steps:    Optimiser steps.
-        batch:    Latents a step.
-        lr:       Adam's, for effective weights: the stored ones are 1 / lr_multiplier times larger, which is taken into account.
-        seed:     Of the latents.
+        schedule: Its lr is for effective weights: the stored ones are 1 / lr_multiplier times larger, which is taken into account.
         emphasis: Weight of latents that the edit moves, against those that it leaves.
         progress: Told (stage, share done, figures).
 
@@ -32,14 +30,15 @@ def regress_mapping(
     """
     device = next(mapping.parameters()).device
     frozen = {name: p.detach().clone() for name, p in mapping.named_parameters()}
-    generator = torch.Generator().manual_seed(seed)
+    steps, lr = schedule.steps, schedule.lr
+    generator = torch.Generator().manual_seed(schedule.seed)
     stored_scale = 1 / min(getattr(mapping.fc0, "bias_gain", 1.0), 1.0)
     mapping.requires_grad_(True)
     optimizer = torch.optim.Adam(mapping.parameters(), lr=lr * stored_scale, betas=(0.9, 0.99))
     spread, errors = None, []
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = lr * stored_scale * min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        z = torch.randn([batch, mapping.z_dim], generator=generator).to(device)
+        z = torch.randn([schedule.batch, mapping.z_dim], generator=generator).to(device)
         with torch.no_grad():
             w = torch.func.functional_call(mapping, frozen, (z, None))[:, 0]
             goal = edit(w)

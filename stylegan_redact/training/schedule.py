@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long and in what portions something is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Settings that every training of ours has."""
+
+    steps: int
+    """Optimiser steps of `batch` samples each."""
+    batch: int
+    lr: float
+    """Adam's step at its largest; it falls to zero."""
+    seed: int
+    """Of all randomness."""
+    micro_batch: int | None = None
+    """Images at a time, to save memory; gradients add up. None: the whole batch."""
