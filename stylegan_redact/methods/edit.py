@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The default: the same people without the feature, for whoever samples z and for whoever kept a w or W+ code alike.
 
-1. An editor of W (training/editor.py) learns, through the frozen generator and the detector seen through random views, the nearest w of the same
+1. An editor of W+ (training/editor.py) learns, through the frozen generator and the detector seen through random views, a near code of the same
    picture without the feature, other attributes and the image being held.
-2. The synthesis network learns to draw, where its picture shows the feature, what it drew for the edited w, and elsewhere what it drew: the objective
-   of Moon, Cho & Kim 2024 (arXiv 2303.05699v4; L1 + MS-SSIM), with the detector's word in the place of the gate, and its wish added.
-3. The mapping network learns the edited w by regression (no images), gently: a second line for those who sample z.
+2. The synthesis network learns to draw, where its picture shows the feature, what it drew for the edited code, and elsewhere what it drew: the
+   objective of Moon, Cho & Kim 2024 (arXiv 2303.05699v4; L1 + MS-SSIM), with the detector's word in the place of the gate, and its wish added.
+
+The mapping network stays: it hands on the w that it always did, and every way into the synthesis network meets the same redaction.
 
 A direction alone (fold, mapping, unlearn) leaves more of the feature or moves more of what never had it: see the table in docs/methods.md.
 """
@@ -19,15 +20,17 @@ from typing import Any, ClassVar
 import torch
 
 from stylegan_redact.losses.unlearn import UnlearnLoss
-from stylegan_redact.network import broadcast_w, check_finite, copy_network, synthesize
+from stylegan_redact.network import broadcast_w, check_finite, copy_network, generate, synthesize
 from stylegan_redact.plugins import option
-from stylegan_redact.training.distill import Extra, distill_synthesis
+from stylegan_redact.training.distill import Extra, Pairs, distill_synthesis
 from stylegan_redact.training.editor import Editor, EditorLoss, Guide, train_editor
 from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Feature, LabelledLatents, Network, RedactError
 from stylegan_redact.wspace.geometry import hinge_for
 
 Progress = Callable[[str, float, dict[str, float]], None]
+ROUNDS = (0.6, 0.4)
+"""Shares of the fine-tuning before and after looking which of the images still show the feature."""
 BARELY = -1.0
 """A logit above this counts as showing the feature: what barely shows is edited too."""
 
@@ -57,7 +60,7 @@ class Edit:
         latents, G = feature.latents, network.G_ema
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            editor = Editor(hinge_for(latents, feature.subspace, 0.5), latents.w).to(latents.w.device)
+            editor = Editor(hinge_for(latents, feature.subspace, 0.5), latents.w, G.num_ws).to(latents.w.device)
         schedule = Schedule(self.steps(self.edit_kimg), self.batch, 0.002, seed)
         train_editor(editor, G, guide, latents, schedule, loss=EditorLoss(), progress=progress)
         editor.requires_grad_(False)
@@ -72,23 +75,38 @@ class Edit:
         return max(round(kimg * 1000 / self.batch), 1)
 
     def bake(self, student: Any, teacher: Any, editor: Editor, guide: Guide, latents: LabelledLatents, seed: int, progress: Progress | None) -> None:
-        """The edit into the synthesis network: half of what it sees shows the feature, a quarter does not, a quarter are mixed codes."""
+        """The edit into the synthesis network, in two rounds: the second dwells on what still shows after the first."""
+        extra: Extra | None = (lambda img, generator: self.guidance * guide.feature(img, generator)) if self.guidance else None
         w, shows = latents.w, latents.score > BARELY
+        hard = w[shows]
+        for part, share in enumerate(ROUNDS):
+            tell = None if progress is None else _within(progress, sum(ROUNDS[:part]), share)
+            schedule = Schedule(self.steps(self.kimg * share), self.batch, self.lr * (1 if part == 0 else 0.5), seed + part, self.batch_gpu)
+            pairs = self.pairs(teacher, editor, guide, w[shows], w[~shows], hard)
+            distill_synthesis(student.synthesis, teacher.synthesis, pairs, UnlearnLoss(self.strength), schedule, extra=extra, progress=tell)
+            still = torch.cat([guide.shows(img, BARELY) for img in generate(student, w[shows], batch=self.batch_gpu or self.batch)])
+            hard = w[shows][still] if bool(still.any()) else w[shows]
+
+    def pairs(self, teacher: Any, editor: Editor, guide: Guide, had: torch.Tensor, never: torch.Tensor, hard: torch.Tensor) -> Pairs:
+        """What to feed and what to aim at: a quarter each of codes that showed the feature, of the hard ones among them, that did not, and mixed."""
 
         def some(pool: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
             return broadcast_w(teacher, pool[torch.randint(len(pool), [count], generator=generator).to(pool.device)])
 
-        def pairs(n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        def sample(n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
             quarter = n // 4
             row = torch.arange(teacher.num_ws).view(1, -1, 1)
-            first = (row < torch.randint(1, teacher.num_ws, [quarter, 1, 1], generator=generator)).to(w.device)
-            mixed = torch.where(first, some(w, quarter, generator), some(w, quarter, generator))
+            first = (row < torch.randint(1, teacher.num_ws, [quarter, 1, 1], generator=generator)).to(had.device)
+            mixed = torch.where(first, some(had, quarter, generator), some(never, quarter, generator))
             with torch.no_grad():
-                seen = guide.shows(synthesize(teacher, mixed), BARELY)
-            had, never = some(w[shows], n - 2 * quarter, generator), some(w[~shows], quarter, generator)
-            aim = torch.cat([editor(had), never, torch.where(seen.view(-1, 1, 1), editor(mixed), mixed)])
-            return torch.cat([had, never, mixed]), aim
+                seen = guide.shows(synthesize(teacher, mixed), BARELY).view(-1, 1, 1)
+            shown = torch.cat([some(had, quarter, generator), some(hard, quarter, generator)])
+            free = some(never, n - 3 * quarter, generator)
+            return torch.cat([shown, free, mixed]), torch.cat([editor(shown), free, torch.where(seen, editor(mixed), mixed)])
 
-        schedule = Schedule(self.steps(self.kimg), self.batch, self.lr, seed, self.batch_gpu)
-        extra: Extra | None = (lambda img, generator: self.guidance * guide.feature(img, generator)) if self.guidance else None
-        distill_synthesis(student.synthesis, teacher.synthesis, pairs, UnlearnLoss(self.strength), schedule, extra=extra, progress=progress)
+        return sample
+
+
+def _within(progress: Progress, start: float, share: float) -> Progress:
+    """A part of a stage as the part of the whole that it is."""
+    return lambda stage, fraction, figures: progress(stage, start + share * fraction, figures)

@@ -47,10 +47,10 @@ class MixerBlock(nn.Module):
 class JudgeNet(nn.Sequential):
     """[n, 3, 64, 64] in [-1, 1] -> logits [n, num_attributes]."""
 
-    def __init__(self, num_attributes: int, width: int = 48) -> None:
+    def __init__(self, num_attributes: int, width: int = 32) -> None:
         patches = [nn.Conv2d(3, width, 6, stride=4, padding=1), nn.GELU()]  # 64 => 16 pixels
         head = [nn.AvgPool2d(2), nn.Flatten(), nn.Dropout(0.1), nn.Linear(width * 64, num_attributes)]
-        super().__init__(*patches, *(MixerBlock(width) for _ in range(3)), *head)
+        super().__init__(*patches, *(MixerBlock(width) for _ in range(2)), *head)
 
 
 ARCHITECTURES: dict[str, type[DetectorNet] | type[JudgeNet]] = {"DetectorNet": DetectorNet, "JudgeNet": JudgeNet}

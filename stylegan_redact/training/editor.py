@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An amortised editor of W: for each w that shows the feature, the nearest w of the same picture without it, at the price of one small MLP.
+"""An amortised editor of W+: for each code that shows the feature, a near one of the same picture without it, at the price of one small MLP.
 
 It starts from the step along the discriminant direction and learns a correction through the frozen generator and the detector. Which
 latents are to be edited at all is not its business: whoever uses it asks the detector.
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn.functional import smooth_l1_loss, softplus
 
-from stylegan_redact.network import synthesize
+from stylegan_redact.network import broadcast_w, synthesize
 from stylegan_redact.training.augment import random_view
 from stylegan_redact.training.regress import Progress
 from stylegan_redact.training.schedule import Schedule
@@ -25,11 +25,14 @@ LOGIT_RANGE = 5.0
 
 
 class Editor(torch.nn.Module):
-    """w [..., w_dim] -> w' [..., w_dim], row by row.
+    """ws [n, num_ws, w_dim] -> ws' of the same shape: every row by itself, each row of a code in its own way.
+
+    A step of its own for each row lets the edit stay where the feature is drawn; the same step for all rows moves the whole picture.
 
     Args:
-        hinge: Where to start from.
-        w:     [n, w_dim] latents of the network, for scales.
+        hinge:  Where to start from, in every row.
+        w:      [n, w_dim] latents of the network, for scales.
+        num_ws: Rows of a code.
     """
 
     normal: torch.Tensor
@@ -37,7 +40,7 @@ class Editor(torch.nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, hinge: HingeEdit, w: torch.Tensor, hidden: int = 256) -> None:
+    def __init__(self, hinge: HingeEdit, w: torch.Tensor, num_ws: int, hidden: int = 256) -> None:
         super().__init__()
         dim, self.target = w.shape[1], hinge.target
         self.register_buffer("normal", hinge.normal.float())
@@ -45,15 +48,14 @@ class Editor(torch.nn.Module):
         self.register_buffer("mean", w.mean(dim=0))
         self.register_buffer("std", w.std(dim=0))
         layers = [torch.nn.Linear(dim + 1, hidden), torch.nn.LeakyReLU(0.2), torch.nn.Linear(hidden, hidden), torch.nn.LeakyReLU(0.2)]
-        last = torch.nn.Linear(hidden, dim)
-        torch.nn.init.zeros_(last.weight)
-        torch.nn.init.zeros_(last.bias)
-        self.correction = torch.nn.Sequential(*layers, last)
+        self.trunk = torch.nn.Sequential(*layers)
+        self.heads = torch.nn.Parameter(torch.zeros([num_ws, hidden, dim]))
 
-    def forward(self, w: torch.Tensor) -> torch.Tensor:
-        along = w @ self.normal - self.target  # [...]
-        normalized = torch.cat([(w - self.mean) / self.std, along.unsqueeze(-1)], dim=-1)
-        return w + self.correction(normalized) * self.std - along.clamp(min=0).unsqueeze(-1) * self.shift
+    def forward(self, ws: torch.Tensor) -> torch.Tensor:
+        along = ws @ self.normal - self.target  # [n, num_ws]
+        hidden = self.trunk(torch.cat([(ws - self.mean) / self.std, along.unsqueeze(-1)], dim=-1))  # [n, num_ws, hidden]
+        correction = torch.einsum("nrh,rhd->nrd", hidden, self.heads) * self.std
+        return ws + correction - along.clamp(min=0).unsqueeze(-1) * self.shift
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class EditorLoss:
     """Weights of the terms against the feature's: other logits, image, and the step in units of the spread of W."""
 
     others: float = 1.0
-    image: float = 5.0
+    image: float = 20.0
     step: float = 0.02
 
 
@@ -113,10 +115,10 @@ def train_editor(
     w = latents.w[latents.score > -1]
     steps, lr = schedule.steps, schedule.lr
     generator = torch.Generator().manual_seed(schedule.seed)
-    optimizer = torch.optim.Adam(editor.correction.parameters(), lr=lr, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(editor.parameters(), lr=lr, betas=(0.9, 0.99))
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 10) * (1 - step / steps)
-        picked = w[torch.randint(len(w), [schedule.batch], generator=generator).to(w.device)]
+        picked = broadcast_w(G, w[torch.randint(len(w), [schedule.batch], generator=generator).to(w.device)])
         with torch.no_grad():
             before = synthesize(G, picked)
         moved = editor(picked)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files that come with the package: what they hold, that they are ours, and that they do what the docs say of them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from stylegan_redact import detectors
+from stylegan_redact.network import generate, load_network, sample_w
+from stylegan_redact.networks import stylegan2
+from stylegan_redact.pickles import read_snapshot
+from stylegan_redact.portraits.draw import draw_portraits
+from stylegan_redact.portraits.portrait import ATTRIBUTES
+from stylegan_redact.portraits.train_classifiers import HELD_OUT_SEED, to_tensor
+
+NETWORK = detectors.PORTRAITS / "portraits64.pkl"
+NUM_DRAWINGS = 1000
+NUM_SEEDS = 600
+
+
+@pytest.fixture(scope="module")
+def snapshot():
+    return read_snapshot(NETWORK)
+
+
+@pytest.fixture(scope="module")
+def logits(snapshot) -> dict[str, torch.Tensor]:
+    """What either classifier says of the first seeds: role -> [n, attributes]."""
+    network = load_network(snapshot)
+    images = list(generate(network.G_ema, sample_w(network.G_ema, range(NUM_SEEDS)), batch=50))
+    return {role: torch.cat([detectors.load_bundled(role).logits(img) for img in images]) for role in detectors.BUNDLED_ROLES}
+
+
+def test_network_is_small_and_embeds_our_present_source(snapshot) -> None:
+    assert NETWORK.stat().st_size <= 6_000_000
+    ours = inspect.getsource(stylegan2)
+    for key in ("G", "D", "G_ema"):
+        embedded = snapshot.modules[key].module_src
+        assert embedded == ours, f"{key}: run the training command again, which writes the pickle with the present source"
+        ast.parse(embedded, feature_version=(3, 7))
+    assert snapshot.training_set_kwargs is None and snapshot.redaction is None
+
+
+@pytest.mark.parametrize("role", detectors.BUNDLED_ROLES)
+def test_classifiers_know_each_attribute_of_drawings_they_never_saw(role: str) -> None:
+    classifier = detectors.load_bundled(role)
+    assert classifier.attributes == ATTRIBUTES
+    images, truth = draw_portraits(HELD_OUT_SEED, NUM_DRAWINGS)
+    with torch.no_grad():
+        shows = classifier.logits(to_tensor(images)).numpy() > 0
+    right = (shows == truth).mean(axis=0)
+    assert right.min() >= 0.99, dict(zip(ATTRIBUTES, np.round(right, 4), strict=True))
+    assert (shows == truth).mean() > (shows == ~truth).mean()  # the sign of a logit
+
+
+def test_classifiers_are_of_two_kinds() -> None:
+    nets = [detectors.load_bundled(role).net for role in detectors.BUNDLED_ROLES]
+    assert type(nets[0]) is not type(nets[1])
+
+
+def test_classifiers_agree_on_what_the_network_draws(logits) -> None:
+    agree = ((logits["detector"] > 0) == (logits["judge"] > 0)).float().mean(dim=0)
+    assert float(agree.min()) > 0.9 and float(agree.mean()) > 0.95, dict(zip(ATTRIBUTES, agree.tolist(), strict=True))
+
+
+def test_network_draws_beards_at_a_tenth_to_a_fifth(logits) -> None:
+    rate = float((logits["judge"][:, ATTRIBUTES.index("beard")] > 0).float().mean())
+    assert 0.07 < rate < 0.23  # 10 to 20 % within the error of so few seeds
