@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "network": {"types", "pickles", "networks"},
     "wspace": {"types", "estimates"},
     "losses": {"types", "torch_utils"},
-    "portraits": {"types", "estimates", "networks"},
+    "portraits": {"types", "estimates", "networks", "network"},
     "detectors": {"types", "portraits"},
     "latents": {"types", "network"},
     "training": {"types", "network", "losses", "wspace", "torch_utils"},

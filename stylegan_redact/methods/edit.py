@@ -26,7 +26,6 @@ from stylegan_redact.training.distill import Extra, Pairs, distill_synthesis
 from stylegan_redact.training.editor import Editor, EditorLoss, Guide, train_editor
 from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Feature, LabelledLatents, Network, RedactError
-from stylegan_redact.wspace.geometry import hinge_for
 
 Progress = Callable[[str, float, dict[str, float]], None]
 ROUNDS = (0.6, 0.4)
@@ -39,20 +38,20 @@ BARELY = -1.0
 class Edit:
     """Guided edit of W, baked into the synthesis network."""
 
-    margin: float = option(4.0, "how far below zero the detector's logit is pushed", low=0.0, high=20.0)
+    margin: float = option(2.0, "how far below zero the detector's logit is pushed", low=0.0, high=20.0)
     edit_kimg: float = option(5.0, "thousands of images to train the editor of W on", low=0.0, high=1000.0)
     kimg: float = option(8.0, "thousands of images to fine-tune the synthesis network on", low=0.0, high=10000.0)
-    strength: float = option(2.0, "weight of the removal against the reconstruction", low=0.0, high=1000.0)
-    guidance: float = option(0.02, "weight of the detector's wish in the synthesis network", low=0.0, high=1000.0)
+    strength: float = option(0.3, "weight of the removal against the reconstruction", low=0.0, high=1000.0)
+    guidance: float = option(0.01, "weight of the detector's wish in the synthesis network", low=0.0, high=1000.0)
     batch: int = option(32, "images of a step", low=4, high=4096)
     lr: float = option(0.0005, "Adam's step for the synthesis network, falling to zero", low=0.0, high=1.0)
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
 
-    needs: ClassVar[tuple[str, ...]] = ("latents", "subspace", "detector")
+    needs: ClassVar[tuple[str, ...]] = ("latents", "detector")
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
         """A network that draws the same pictures without the feature. G becomes a copy of the redacted G_ema."""
-        if feature.latents is None or feature.subspace is None or feature.detector is None:
+        if feature.latents is None or feature.detector is None:
             raise RedactError(f"{feature.name} was to be redacted by edit - it needs labelled latents and a detector - give a classifier")
         if not feature.detector.differentiable:
             raise RedactError(f"{feature.name} was to be redacted by edit - its detector gives no gradients - use --method=unlearn, mapping or fold")
@@ -60,9 +59,9 @@ class Edit:
         latents, G = feature.latents, network.G_ema
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            editor = Editor(hinge_for(latents, feature.subspace, 0.5), latents.w, G.num_ws).to(latents.w.device)
+            editor = Editor(latents.w, G.num_ws).to(latents.w.device)
         schedule = Schedule(self.steps(self.edit_kimg), self.batch, 0.002, seed)
-        train_editor(editor, G, guide, latents, schedule, loss=EditorLoss(), progress=progress)
+        train_editor(editor, network, guide, latents, schedule, loss=EditorLoss(), progress=progress)
         editor.requires_grad_(False)
         after = copy_network(network)
         self.bake(after.G_ema, G, editor, guide, latents, seed + 1, progress)
@@ -100,8 +99,9 @@ class Edit:
             mixed = torch.where(first, some(had, quarter, generator), some(never, quarter, generator))
             with torch.no_grad():
                 seen = guide.shows(synthesize(teacher, mixed), BARELY).view(-1, 1, 1)
-            shown = torch.cat([some(had, quarter, generator), some(hard, quarter, generator)])
-            free = some(never, n - 3 * quarter, generator)
+            eighth = n // 8
+            shown = torch.cat([some(had, eighth, generator), some(hard, eighth, generator)])
+            free = some(never, n - 2 * eighth - quarter, generator)
             return torch.cat([shown, free, mixed]), torch.cat([editor(shown), free, torch.where(seen, editor(mixed), mixed)])
 
         return sample

@@ -24,6 +24,7 @@ import torch.multiprocessing as mp
 from PIL import Image
 from torch.nn.functional import softplus
 
+from stylegan_redact.network import load_network
 from stylegan_redact.networks import stylegan2
 from stylegan_redact.networks.export import write_network_pickle
 from stylegan_redact.portraits.draw import draw_portraits
@@ -85,8 +86,14 @@ class Trainer:
         path = self.outdir / "portraits64.pkl"
         write_network_pickle(path, G=self.G, D=self.D, G_ema=self.G_ema)
 
-    def resume(self) -> None:
+    def resume(self, pickle: Path | None, pickle_kimg: int) -> None:
+        """Goes on from the checkpoint in `outdir`; where there is none, from a pickle of `pickle_kimg` thousand images, if one is given."""
         path = self.outdir / "checkpoint.pt"
+        if pickle is not None and not path.exists():
+            trained = load_network(pickle)
+            for name in ("G", "D", "G_ema"):
+                getattr(self, name).load_state_dict(getattr(trained, name).state_dict())
+            self.step = pickle_kimg * 1000 // (self.batch * self.num_procs)
         if path.exists():
             state = torch.load(path, weights_only=True)
             for name, part in self.parts().items():
@@ -153,7 +160,17 @@ class Trainer:
 
 
 def train(  # noqa: PLR0913 - started by position in each process
-    rank: int, outdir: Path, kimg: int, batch: int, seed: int, num_procs: int, num_drawings: int, snap: int, port: int
+    rank: int,
+    outdir: Path,
+    kimg: float,
+    batch: int,
+    seed: int,
+    num_procs: int,
+    num_drawings: int,
+    snap: int,
+    port: int,
+    pickle: Path | None,
+    pickle_kimg: int,
 ) -> None:
     """One rank's training from the last checkpoint, or from the start, to `kimg`."""
     torch.set_num_threads(1)
@@ -161,7 +178,7 @@ def train(  # noqa: PLR0913 - started by position in each process
         dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=num_procs)
     data = draw_dataset(outdir, num_drawings, seed)
     trainer = Trainer(outdir, seed, batch // num_procs, rank, num_procs)
-    trainer.resume()
+    trainer.resume(pickle, pickle_kimg)
     for module in (trainer.G, trainer.D):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # A tenth faster on a CPU.
     steps_per_snap = max(snap * 1000 // batch, 1)
@@ -188,18 +205,22 @@ def train(  # noqa: PLR0913 - started by position in each process
 
 @click.command()
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Where checkpoints and the network go.")
-@click.option("--kimg", default=500, show_default=True, help="Thousands of images to train on.")
+@click.option("--kimg", default=500.0, show_default=True, help="Thousands of images to train on.")
 @click.option("--batch", default=16, show_default=True, help="Images of a step, all processes together.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--procs", default=2, show_default=True, help="Processes of one thread each.")
 @click.option("--drawings", default=40000, show_default=True, help="Size of the training set.")
 @click.option("--snap", default=20, show_default=True, help="Thousands of images between checkpoints.")
 @click.option("--port", default=29517, show_default=True, help="Local port that the processes meet at.")
-def main(outdir: Path, kimg: int, batch: int, seed: int, procs: int, drawings: int, snap: int, port: int) -> None:
+@click.option("--resume", type=click.Path(path_type=Path, exists=True), help="Pickle to start from where OUTDIR has no checkpoint.")
+@click.option("--resume-kimg", default=0, show_default=True, help="Thousands of images that the pickle was trained on.")
+def main(  # noqa: PLR0913 - the command's options
+    outdir: Path, kimg: float, batch: int, seed: int, procs: int, drawings: int, snap: int, port: int, resume: Path | None, resume_kimg: int
+) -> None:
     """Train the bundled network; goes on from OUTDIR's checkpoint if there is one."""
     outdir.mkdir(parents=True, exist_ok=True)
     draw_dataset(outdir, drawings, seed)
-    args = (outdir, kimg, batch, seed, procs, drawings, snap, port)
+    args = (outdir, kimg, batch, seed, procs, drawings, snap, port, resume, resume_kimg)
     if procs == 1:
         train(0, *args)
     else:

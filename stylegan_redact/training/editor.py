@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """An amortised editor of W+: for each code that shows the feature, a near one of the same picture without it, at the price of one small MLP.
 
-It starts from the step along the discriminant direction and learns a correction through the frozen generator and the detector. Which
-latents are to be edited at all is not its business: whoever uses it asks the detector.
+It learns through the frozen generator and the detector. Which codes are to be edited at all is not its business: whoever uses it asks the detector.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn.functional import smooth_l1_loss, softplus
@@ -17,8 +15,7 @@ from stylegan_redact.network import broadcast_w, synthesize
 from stylegan_redact.training.augment import random_view
 from stylegan_redact.training.regress import Progress
 from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.types import Detector, LabelledLatents
-from stylegan_redact.wspace.hinge import HingeEdit
+from stylegan_redact.types import Detector, LabelledLatents, Network
 
 LOGIT_RANGE = 5.0
 """Beyond this a logit says no more than "surely", and need not be copied."""
@@ -27,35 +24,29 @@ LOGIT_RANGE = 5.0
 class Editor(torch.nn.Module):
     """ws [n, num_ws, w_dim] -> ws' of the same shape: every row by itself, each row of a code in its own way.
 
-    A step of its own for each row lets the edit stay where the feature is drawn; the same step for all rows moves the whole picture.
+    A step of its own for each row lets the edit stay where the feature is drawn; the same step for all rows moves the whole picture. It starts as
+    the identity: started from a step along the discriminant direction, it ends further away.
 
     Args:
-        hinge:  Where to start from, in every row.
         w:      [n, w_dim] latents of the network, for scales.
         num_ws: Rows of a code.
     """
 
-    normal: torch.Tensor
-    shift: torch.Tensor
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, hinge: HingeEdit, w: torch.Tensor, num_ws: int, hidden: int = 256) -> None:
+    def __init__(self, w: torch.Tensor, num_ws: int, hidden: int = 256) -> None:
         super().__init__()
-        dim, self.target = w.shape[1], hinge.target
-        self.register_buffer("normal", hinge.normal.float())
-        self.register_buffer("shift", hinge.shift.float())
+        dim = w.shape[1]
         self.register_buffer("mean", w.mean(dim=0))
         self.register_buffer("std", w.std(dim=0))
-        layers = [torch.nn.Linear(dim + 1, hidden), torch.nn.LeakyReLU(0.2), torch.nn.Linear(hidden, hidden), torch.nn.LeakyReLU(0.2)]
+        layers = [torch.nn.Linear(dim, hidden), torch.nn.LeakyReLU(0.2), torch.nn.Linear(hidden, hidden), torch.nn.LeakyReLU(0.2)]
         self.trunk = torch.nn.Sequential(*layers)
         self.heads = torch.nn.Parameter(torch.zeros([num_ws, hidden, dim]))
 
     def forward(self, ws: torch.Tensor) -> torch.Tensor:
-        along = ws @ self.normal - self.target  # [n, num_ws]
-        hidden = self.trunk(torch.cat([(ws - self.mean) / self.std, along.unsqueeze(-1)], dim=-1))  # [n, num_ws, hidden]
-        correction = torch.einsum("nrh,rhd->nrd", hidden, self.heads) * self.std
-        return ws + correction - along.clamp(min=0).unsqueeze(-1) * self.shift
+        hidden = self.trunk((ws - self.mean) / self.std)  # [n, num_ws, hidden]
+        return ws + torch.einsum("nrh,rhd->nrd", hidden, self.heads) * self.std
 
 
 @dataclass(frozen=True)
@@ -81,37 +72,56 @@ class Guide:
         bare, seen = self.detector.logits(torch.cat([img, random_view(img, generator)]))[:, self.column].chunk(2)
         return softplus(bare + self.margin) + softplus(seen + self.margin)
 
-    def others(self, img: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """Scalar: how far the other logits have moved from what is known of them."""
+    def wish(self, img: torch.Tensor, known: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is left of the feature, and how far the other logits have moved from what is known of them [n, attributes]: two scalars.
+
+        Both through random views as well: a logit that is held on the bare image alone is held for this detector alone.
+        """
+        now = self.detector.logits(torch.cat([img, random_view(img, generator)]))  # [2 n, attributes]
+        feature = 2 * softplus(now[:, self.column] + self.margin).mean()
         rest = [index for index in range(known.shape[1]) if index != self.column]
         if not rest:
-            return img.new_zeros([])
-        now = self.detector.logits(img)[:, rest]
-        return smooth_l1_loss(now.clamp(-LOGIT_RANGE, LOGIT_RANGE), known[:, rest].clamp(-LOGIT_RANGE, LOGIT_RANGE))
+            return feature, feature.new_zeros([])
+        then = known[:, rest].repeat(2, 1)
+        others = smooth_l1_loss(now[:, rest].clamp(-LOGIT_RANGE, LOGIT_RANGE), then.clamp(-LOGIT_RANGE, LOGIT_RANGE))
+        return feature, others
 
 
 @dataclass(frozen=True)
 class EditorLoss:
-    """Weights of the terms against the feature's: other logits, image, and the step in units of the spread of W."""
+    """Weights of the terms against the feature's."""
 
-    others: float = 1.0
-    image: float = 20.0
+    others: float = 4.0
+    """Distance of the other logits."""
+    realism: float = 0.5
+    """The discriminator's verdict: what is neither with nor without the feature looks like nothing that it was trained on."""
+    image: float = 12.0
+    """Mean absolute change of the image."""
     step: float = 0.02
+    """Mean square step in units of the spread of W."""
 
 
 def train_editor(
-    editor: Editor, G: Any, guide: Guide, latents: LabelledLatents, schedule: Schedule, *, loss: EditorLoss, progress: Progress | None = None
+    editor: Editor,
+    network: Network,
+    guide: Guide,
+    latents: LabelledLatents,
+    schedule: Schedule,
+    *,
+    loss: EditorLoss,
+    progress: Progress | None = None,
 ) -> None:
     """Trains `editor` in place on the latents that show the feature, through the frozen generator.
 
     Args:
-        editor:   Starts as the step along the direction.
-        G:        Frozen generator.
+        editor:   Starts as the identity.
+        network:  Its G_ema and D, both frozen.
         guide:    With a differentiable detector.
         latents:  Those of score > -1 are edited.
         schedule: Steps and sizes; the step falls to zero linearly.
         loss:     Weights.
     """
+    G, D = network.G_ema, network.D
     w = latents.w[latents.score > -1]
     steps, lr = schedule.steps, schedule.lr
     generator = torch.Generator().manual_seed(schedule.seed)
@@ -123,9 +133,11 @@ def train_editor(
             before = synthesize(G, picked)
         moved = editor(picked)
         after = synthesize(G, moved)
+        feature, others = guide.wish(after, guide.known(before), generator)
         terms = {
-            "feature": guide.feature(after, generator).mean(),
-            "others": loss.others * guide.others(after, guide.known(before)),
+            "feature": feature,
+            "others": loss.others * others,
+            "realism": loss.realism * softplus(-D(after, None)).mean(),
             "image": loss.image * (after - before).abs().mean(),
             "step": loss.step * ((moved - picked) / editor.std).square().mean(),
         }

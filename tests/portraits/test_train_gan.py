@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training of the bundled network: deterministic, and a run that was stopped goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from stylegan_redact.pickles import read_snapshot
+from stylegan_redact.portraits.train_gan import train
+
+BATCH = 4
+
+
+def tensors(outdir: Path) -> dict[str, torch.Tensor]:
+    return read_snapshot(outdir / "portraits64.pkl").modules["G_ema"].tensors
+
+
+def run(outdir: Path, num_steps: int, pickle: Path | None = None, pickle_kimg: int = 0) -> dict[str, torch.Tensor]:
+    outdir.mkdir(exist_ok=True)
+    train(0, outdir, num_steps * BATCH / 1000, BATCH, 0, 1, 16, 1, 0, pickle, pickle_kimg)
+    return tensors(outdir)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        yield
+    torch.set_num_threads(threads)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", 4)
+    stopped = run(tmp_path / "stopped", 2)
+    assert any(not torch.equal(whole[name], stopped[name]) for name in whole)
+    resumed = run(tmp_path / "stopped", 4)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert (tmp_path / "whole" / "portraits64.pkl").read_bytes() == (tmp_path / "stopped" / "portraits64.pkl").read_bytes()
+
+
+def test_a_pickle_can_be_where_a_run_starts(tmp_path: Path) -> None:
+    first = run(tmp_path / "first", 2)
+    again = run(tmp_path / "again", 0, tmp_path / "first" / "portraits64.pkl")
+    assert all(torch.equal(first[name], again[name]) for name in first)
