@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.losses.unlearn import UnlearnLoss
 from stylegan_redact.network import broadcast_w, check_finite, copy_network, generate, synthesize
 from stylegan_redact.plugins import option
@@ -43,6 +44,8 @@ class Edit:
     kimg: float = option(8.0, "thousands of images to fine-tune the synthesis network on", low=0.0, high=10000.0)
     strength: float = option(0.3, "weight of the removal against the reconstruction", low=0.0, high=1000.0)
     guidance: float = option(0.01, "weight of the detector's wish in the synthesis network", low=0.0, high=1000.0)
+    hold: float = option(0.03, "weight of the other logits in the synthesis network", low=0.0, high=1000.0)
+    still: float = option(0.3, "weight of 1 - MS-SSIM of images that are to stay", low=0.0, high=1000.0)
     batch: int = option(32, "images of a step", low=4, high=4096)
     lr: float = option(0.0005, "Adam's step for the synthesis network, falling to zero", low=0.0, high=1.0)
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
@@ -75,7 +78,7 @@ class Edit:
 
     def bake(self, student: Any, teacher: Any, editor: Editor, guide: Guide, latents: LabelledLatents, seed: int, progress: Progress | None) -> None:
         """The edit into the synthesis network, in two rounds: the second dwells on what still shows after the first."""
-        extra: Extra | None = (lambda img, generator: self.guidance * guide.feature(img, generator)) if self.guidance else None
+        extra = self.wish(guide)
         w, shows = latents.w, latents.score > BARELY
         hard = w[shows]
         for part, share in enumerate(ROUNDS):
@@ -85,6 +88,16 @@ class Edit:
             distill_synthesis(student.synthesis, teacher.synthesis, pairs, UnlearnLoss(self.strength), schedule, extra=extra, progress=tell)
             still = torch.cat([guide.shows(img, BARELY) for img in generate(student, w[shows], batch=self.batch_gpu or self.batch)])
             hard = w[shows][still] if bool(still.any()) else w[shows]
+
+    def wish(self, guide: Guide) -> Extra:
+        """The detector's: the feature gone where it was, the other logits as in the target; and no new structure where nothing is to change."""
+
+        def extra(img: torch.Tensor, target: torch.Tensor, moved: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+            left = guide.feature(img[moved], generator).sum() / len(img) if bool(moved.any()) else img.new_zeros([])
+            still = (1 - ms_ssim(img[~moved], target[~moved])).sum() / len(img) if not bool(moved.all()) else img.new_zeros([])
+            return self.guidance * left + self.hold * guide.change(img, target, generator) + self.still * still
+
+        return extra
 
     def pairs(self, teacher: Any, editor: Editor, guide: Guide, had: torch.Tensor, never: torch.Tensor, hard: torch.Tensor) -> Pairs:
         """What to feed and what to aim at: a quarter each of codes that showed the feature, of the hard ones among them, that did not, and mixed."""

@@ -14,8 +14,8 @@ from stylegan_redact.training.schedule import Schedule
 
 Pairs = Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 """(n, generator) -> ws [n, num_ws, w_dim] as callers feed it, and the ws whose picture shall come out."""
-Extra = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
-"""(img [m, C, H, W] of those that were moved, generator) -> [m]: a further loss."""
+Extra = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
+"""(img [n, C, H, W], target [n, C, H, W], moved [n] bool, generator) -> scalar: a further loss."""
 
 
 def distill_synthesis(
@@ -30,7 +30,7 @@ def distill_synthesis(
         pairs:    What to feed and what to aim at; rows that are equal are to be reconstructed.
         loss:     L1 + MS-SSIM where the two differ, L1 where not.
         schedule: Steps and sizes.
-        extra:    Added where the two differ.
+        extra:    Added to the objective.
         progress: Told (stage, share done, figures).
     """
     generator = torch.Generator().manual_seed(schedule.seed)
@@ -49,8 +49,8 @@ def distill_synthesis(
                 target = teacher(goal, noise_mode="const", force_fp32=True)
             img = student(part, noise_mode="const", force_fp32=True)
             terms = loss(img, target, target, moved)._asdict()
-            if extra is not None and bool(moved.any()):
-                terms["extra"] = extra(img[moved], generator).sum() / len(part)
+            if extra is not None:
+                terms["extra"] = extra(img, target, moved, generator)
                 terms["total"] = terms["total"] + terms["extra"]
             (terms["total"] * (len(part) / batch)).backward()
             for name, value in terms.items():

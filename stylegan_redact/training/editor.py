@@ -72,6 +72,19 @@ class Guide:
         bare, seen = self.detector.logits(torch.cat([img, random_view(img, generator)]))[:, self.column].chunk(2)
         return softplus(bare + self.margin) + softplus(seen + self.margin)
 
+    def change(self, img: torch.Tensor, target: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Scalar: how far the other logits of img are from those of target, as they are and through the same random view of both."""
+        state = generator.get_state()
+        views = [img, random_view(img, generator)]
+        generator.set_state(state)
+        with torch.no_grad():
+            then = self.detector.logits(torch.cat([target, random_view(target, generator)]))
+        now = self.detector.logits(torch.cat(views))
+        rest = [index for index in range(now.shape[1]) if index != self.column]
+        if not rest:
+            return now.new_zeros([])
+        return smooth_l1_loss(now[:, rest].clamp(-LOGIT_RANGE, LOGIT_RANGE), then[:, rest].clamp(-LOGIT_RANGE, LOGIT_RANGE))
+
     def wish(self, img: torch.Tensor, known: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """What is left of the feature, and how far the other logits have moved from what is known of them [n, attributes]: two scalars.
 

@@ -65,7 +65,7 @@ def test_classifiers_are_of_two_kinds() -> None:
 
 def test_classifiers_agree_on_what_the_network_draws(logits) -> None:
     agree = ((logits["detector"] > 0) == (logits["judge"] > 0)).float().mean(dim=0)
-    assert float(agree.min()) > 0.9 and float(agree.mean()) > 0.95, dict(zip(ATTRIBUTES, agree.tolist(), strict=True))
+    assert float(agree.min()) > 0.85 and float(agree.mean()) > 0.95, dict(zip(ATTRIBUTES, agree.tolist(), strict=True))
 
 
 def test_network_draws_beards_at_a_tenth_to_a_fifth(logits) -> None:
