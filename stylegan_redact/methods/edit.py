@@ -42,7 +42,7 @@ class Edit:
     margin: float = option(2.0, "how far below zero the detector's logit is pushed", low=0.0, high=20.0)
     edit_kimg: float = option(5.0, "thousands of images to train the editor of W on", low=0.0, high=1000.0)
     kimg: float = option(8.0, "thousands of images to fine-tune the synthesis network on", low=0.0, high=10000.0)
-    strength: float = option(0.3, "weight of the removal against the reconstruction", low=0.0, high=1000.0)
+    strength: float = option(0.2, "weight of the removal against the reconstruction", low=0.0, high=1000.0)
     guidance: float = option(0.01, "weight of the detector's wish in the synthesis network", low=0.0, high=1000.0)
     hold: float = option(0.03, "weight of the other logits in the synthesis network", low=0.0, high=1000.0)
     still: float = option(0.3, "weight of 1 - MS-SSIM of images that are to stay", low=0.0, high=1000.0)
