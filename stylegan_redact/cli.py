@@ -59,7 +59,13 @@ def core_options() -> list[click.Option]:
         click.Option(["--feature"], required=True, metavar="NAME", help="What to suppress, for example beard"),
         click.Option(["--outdir"], default="redact-runs", metavar="DIR", help="Where to save the results"),
         click.Option(["--method"], default=DEFAULT_METHOD, type=click.Choice(plugins.names(job.METHODS)), help="How to redact"),
-        click.Option(["--keep"], type=CommaList(), default=(), show_default=False, help="Attributes to keep as they are"),
+        click.Option(
+            ["--keep"],
+            type=CommaList(),
+            default=(),
+            show_default=False,
+            help="Attributes whose largest change is reported; only edit also holds them",
+        ),
         click.Option(
             ["--classifier"],
             type=click.Path(),

@@ -8,7 +8,7 @@
 
 The mapping network stays: it hands on the w that it always did, and every way into the synthesis network meets the same redaction.
 
-A direction alone (fold, mapping, unlearn) leaves more of the feature or moves more of what never had it: see the table in docs/methods.md.
+`python benchmarks/methods.py` sets it beside the methods that use a direction alone (fold, mapping, unlearn).
 """
 
 from __future__ import annotations
@@ -24,15 +24,13 @@ from stylegan_redact.losses.unlearn import UnlearnLoss
 from stylegan_redact.network import broadcast_w, check_finite, copy_network, generate, synthesize
 from stylegan_redact.plugins import option
 from stylegan_redact.training.distill import Extra, Pairs, distill_synthesis
-from stylegan_redact.training.editor import Editor, EditorLoss, Guide, train_editor
+from stylegan_redact.training.editor import BARELY, Editor, EditorLoss, Guide, train_editor
 from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Feature, LabelledLatents, Network, RedactError
 
 Progress = Callable[[str, float, dict[str, float]], None]
 ROUNDS = (0.6, 0.4)
 """Shares of the fine-tuning before and after looking which of the images still show the feature."""
-BARELY = -1.0
-"""A logit above this counts as showing the feature: what barely shows is edited too."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +78,18 @@ class Edit:
         """The edit into the synthesis network, in two rounds: the second dwells on what still shows after the first."""
         extra = self.wish(guide)
         w, shows = latents.w, latents.score > BARELY
+        if bool(shows.all()):
+            raise RedactError(
+                f"a network without the feature was asked - all of {len(w)} labelled images show it or nearly do - choose a rarer feature"
+            )
         hard = w[shows]
         for part, share in enumerate(ROUNDS):
             tell = None if progress is None else _within(progress, sum(ROUNDS[:part]), share)
             schedule = Schedule(self.steps(self.kimg * share), self.batch, self.lr * (1 if part == 0 else 0.5), seed + part, self.batch_gpu)
             pairs = self.pairs(teacher, editor, guide, w[shows], w[~shows], hard)
             distill_synthesis(student.synthesis, teacher.synthesis, pairs, UnlearnLoss(self.strength), schedule, extra=extra, progress=tell)
+            if part + 1 == len(ROUNDS):
+                break
             still = torch.cat([guide.shows(img, BARELY) for img in generate(student, w[shows], batch=self.batch_gpu or self.batch)])
             hard = w[shows][still] if bool(still.any()) else w[shows]
 

@@ -28,6 +28,7 @@ from stylegan_redact.network import load_network
 from stylegan_redact.networks import stylegan2
 from stylegan_redact.networks.export import write_network_pickle
 from stylegan_redact.portraits.draw import draw_portraits
+from stylegan_redact.portraits.train_classifiers import to_tensor
 
 SHAPE = dict(c_dim=0, img_resolution=64, img_channels=3, channel_base=1024, channel_max=80, num_fp16_res=0, conv_clamp=None)
 LATENT = dict(z_dim=128, w_dim=128, mapping_kwargs=dict(num_layers=4, w_avg_beta=0.995))
@@ -47,10 +48,6 @@ def draw_dataset(outdir: Path, num: int, seed: int) -> np.ndarray:
         np.save(path.with_suffix(".tmp.npy"), images)
         os.replace(path.with_suffix(".tmp.npy"), path)
     return np.load(path, mmap_mode="r")
-
-
-def to_tensor(images: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 127.5 - 1  # uint8 => [-1, 1]
 
 
 def save_grid(images: torch.Tensor, path: Path, columns: int = 12) -> None:

@@ -17,6 +17,8 @@ from stylegan_redact.training.regress import Progress
 from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Detector, LabelledLatents, Network
 
+BARELY = -1.0
+"""A logit above this counts as showing the feature: what barely shows is edited too."""
 LOGIT_RANGE = 5.0
 """Beyond this a logit says no more than "surely", and need not be copied."""
 
@@ -130,12 +132,12 @@ def train_editor(
         editor:   Starts as the identity.
         network:  Its G_ema and D, both frozen.
         guide:    With a differentiable detector.
-        latents:  Those of score > -1 are edited.
+        latents:  Those of score > BARELY are edited.
         schedule: Steps and sizes; the step falls to zero linearly.
         loss:     Weights.
     """
     G, D = network.G_ema, network.D
-    w = latents.w[latents.score > -1]
+    w = latents.w[latents.score > BARELY]
     steps, lr = schedule.steps, schedule.lr
     generator = torch.Generator().manual_seed(schedule.seed)
     optimizer = torch.optim.Adam(editor.parameters(), lr=lr, betas=(0.9, 0.99))
