@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from stylegan_redact import evaluation, methods, plugins
-from stylegan_redact.types import Detector, Estimate, Feature, Network, RedactError
-
-Progress = Callable[[str, float, dict[str, float]], None]
+from stylegan_redact.types import Detector, Estimate, Feature, Network, Progress, RedactError
 
 
 def redact(

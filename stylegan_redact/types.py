@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+
+Progress = Callable[[str, float, dict[str, float]], None]
+"""How a step tells how far it is: name of the stage, share done in [0, 1], figures."""
 
 
 class RedactError(ValueError):

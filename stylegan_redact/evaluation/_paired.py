@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,7 @@ import torch
 from stylegan_redact import estimates
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.network import sample_w, synthesize
-from stylegan_redact.types import Detector, Estimate, Network, RedactError
-
-Progress = Callable[[str, float, dict[str, float]], None]
-"""Stage, share done in [0, 1], figures."""
+from stylegan_redact.types import Detector, Estimate, Network, Progress, RedactError
 
 ACCESSES = ("z", "w", "w_plus")
 """Where a user enters a network: a seed, a latent kept from the network before, or one mixed from two such latents."""

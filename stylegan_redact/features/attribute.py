@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from stylegan_redact.detectors import column
 from stylegan_redact.network import generate, sample_w
-from stylegan_redact.types import Detector, Feature, LabelledLatents, Network, RedactError
+from stylegan_redact.types import Detector, Feature, LabelledLatents, Network, Progress, RedactError
 from stylegan_redact.wspace.subspace import find_subspace
 
 FEWEST_SHOWING = 30
@@ -18,8 +18,6 @@ FEWEST_SHOWING = 30
 LOWEST_RATE = 0.003
 HIGHEST_RATE = 0.8
 """Past this share nearly every image shows the feature: there is no network without it to be had by suppressing."""
-
-Progress = Callable[[str, float, dict[str, float]], None]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ The mapping network stays: it hands on the w that it always did, and every way i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,9 +25,8 @@ from stylegan_redact.plugins import option
 from stylegan_redact.training.distill import Extra, Pairs, distill_synthesis
 from stylegan_redact.training.editor import BARELY, Editor, EditorLoss, Guide, train_editor
 from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.types import Feature, LabelledLatents, Network, RedactError
+from stylegan_redact.types import Feature, LabelledLatents, Network, Progress, RedactError
 
-Progress = Callable[[str, float, dict[str, float]], None]
 ROUNDS = (0.6, 0.4)
 """Shares of the fine-tuning before and after looking which of the images still show the feature."""
 
@@ -97,9 +95,9 @@ class Edit:
         """The detector's: the feature gone where it was, the other logits as in the target; and no new structure where nothing is to change."""
 
         def extra(img: torch.Tensor, target: torch.Tensor, moved: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-            left = guide.feature(img[moved], generator).sum() / len(img) if bool(moved.any()) else img.new_zeros([])
+            left, change = guide.compare(img, target, generator)
             still = (1 - ms_ssim(img[~moved], target[~moved])).sum() / len(img) if not bool(moved.all()) else img.new_zeros([])
-            return self.guidance * left + self.hold * guide.change(img, target, generator) + self.still * still
+            return self.guidance * (left * moved).sum() / len(img) + self.hold * change + self.still * still
 
         return extra
 

@@ -11,17 +11,14 @@ Source: Belrose et al. 2023, arXiv 2306.03819 (LEACE; the target there is the me
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from stylegan_redact.network import check_finite, copy_network, style_layers
 from stylegan_redact.plugins import option
-from stylegan_redact.types import Feature, LabelledLatents, Network, RedactError, Subspace
+from stylegan_redact.types import Feature, LabelledLatents, Network, Progress, RedactError, Subspace
 from stylegan_redact.wspace.affine import fold_into_affine, move_to_quantile
 from stylegan_redact.wspace.geometry import shift_along, target_at
-
-Progress = Callable[[str, float, dict[str, float]], None]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ the threshold; taught to the mapping network instead of the generator, which is 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,10 +17,8 @@ from stylegan_redact.network import check_finite, copy_network
 from stylegan_redact.plugins import option
 from stylegan_redact.training.regress import regress_mapping
 from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.types import Feature, Network, RedactError
+from stylegan_redact.types import Feature, Network, Progress, RedactError
 from stylegan_redact.wspace.geometry import hinge_for
-
-Progress = Callable[[str, float, dict[str, float]], None]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ quantile of the latents without the feature, not the mean of all projections (wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,10 +19,8 @@ from stylegan_redact.network import broadcast_w, check_finite, copy_network
 from stylegan_redact.plugins import option
 from stylegan_redact.training.distill import distill_synthesis
 from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.types import Feature, Network, RedactError
+from stylegan_redact.types import Feature, Network, Progress, RedactError
 from stylegan_redact.wspace.geometry import hinge_for
-
-Progress = Callable[[str, float, dict[str, float]], None]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 
 from stylegan_redact.losses.unlearn import UnlearnLoss
-from stylegan_redact.training.regress import Progress
 from stylegan_redact.training.schedule import Schedule
+from stylegan_redact.types import Progress
 
 Pairs = Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 """(n, generator) -> ws [n, num_ws, w_dim] as callers feed it, and the ws whose picture shall come out."""

@@ -13,9 +13,8 @@ from torch.nn.functional import smooth_l1_loss, softplus
 
 from stylegan_redact.network import broadcast_w, synthesize
 from stylegan_redact.training.augment import random_view
-from stylegan_redact.training.regress import Progress
 from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.types import Detector, LabelledLatents, Network
+from stylegan_redact.types import Detector, LabelledLatents, Network, Progress
 
 BARELY = -1.0
 """A logit above this counts as showing the feature: what barely shows is edited too."""
@@ -69,23 +68,19 @@ class Guide:
         """[n] bool."""
         return self.known(img)[:, self.column] > above
 
-    def feature(self, img: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """[n]: what is left of the feature in img as it is and through a random view of it."""
-        bare, seen = self.detector.logits(torch.cat([img, random_view(img, generator)]))[:, self.column].chunk(2)
-        return softplus(bare + self.margin) + softplus(seen + self.margin)
-
-    def change(self, img: torch.Tensor, target: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Scalar: how far the other logits of img are from those of target, as they are and through the same random view of both."""
+    def compare(self, img: torch.Tensor, target: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """[n]: what is left of the feature in img as it is and through a random view of it; and a scalar: how far the other logits of img are from
+        those of target, as they are and through the same random view of both."""
         state = generator.get_state()
-        views = [img, random_view(img, generator)]
+        now = self.detector.logits(torch.cat([img, random_view(img, generator)]))  # [2 n, attributes]
         generator.set_state(state)
-        with torch.no_grad():
-            then = self.detector.logits(torch.cat([target, random_view(target, generator)]))
-        now = self.detector.logits(torch.cat(views))
+        left = softplus(now[:, self.column] + self.margin).view(2, -1).sum(dim=0)
         rest = [index for index in range(now.shape[1]) if index != self.column]
         if not rest:
-            return now.new_zeros([])
-        return smooth_l1_loss(now[:, rest].clamp(-LOGIT_RANGE, LOGIT_RANGE), then[:, rest].clamp(-LOGIT_RANGE, LOGIT_RANGE))
+            return left, now.new_zeros([])
+        with torch.no_grad():
+            then = self.detector.logits(torch.cat([target, random_view(target, generator)]))
+        return left, smooth_l1_loss(now[:, rest].clamp(-LOGIT_RANGE, LOGIT_RANGE), then[:, rest].clamp(-LOGIT_RANGE, LOGIT_RANGE))
 
     def wish(self, img: torch.Tensor, known: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """What is left of the feature, and how far the other logits have moved from what is known of them [n, attributes]: two scalars.

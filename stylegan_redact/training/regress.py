@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from stylegan_redact.training.schedule import Schedule
+from stylegan_redact.types import Progress
 
 Edit = Callable[[torch.Tensor], torch.Tensor]
-Progress = Callable[[str, float, dict[str, float]], None]
 
 
 def regress_mapping(mapping: Any, edit: Edit, schedule: Schedule, *, emphasis: float = 4.0, progress: Progress | None = None) -> float:

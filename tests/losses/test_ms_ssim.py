@@ -135,3 +135,12 @@ def test_refuses_small_and_unlike_images() -> None:
         ms_ssim(torch.zeros(1, 1, 64, 64), torch.zeros(1, 3, 64, 64))
     with pytest.raises(RedactError, match="alike"):
         ms_ssim(torch.zeros(1, 64, 64), torch.zeros(1, 64, 64))
+
+
+def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = images(1, 2, 47, 44)
+    right = noisy(left, 0.1)
+    whole = ms_ssim(left, right)
+    for tile in (7, 16, 37):
+        monkeypatch.setattr("stylegan_redact.losses.ms_ssim.TILE", tile)
+        torch.testing.assert_close(ms_ssim(left, right), whole, atol=EXACT, rtol=0)
