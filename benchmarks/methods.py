@@ -3,6 +3,8 @@
 
     python benchmarks/methods.py --features=beard,eyeglasses,hat,smile --methods=edit,fold,mapping,unlearn
 
+A method may carry options, `edit:hold=0:still=0`, to see what they are good for.
+
 Access "z" samples the redacted network; "w" feeds it latents that a caller kept from before; "w_plus" mixes two of those.
 """
 
@@ -31,6 +33,13 @@ def cell(estimate: Estimate, form: str) -> str:
     return f"{form.format(estimate.value)} ({form.format(estimate.low)} to {form.format(estimate.high)})"
 
 
+def with_options(text: str) -> tuple[str, dict[str, float]]:
+    """edit:hold=0 -> ("edit", {"hold": 0.0})."""
+    name, *options = text.split(":")
+    pairs = [option.partition("=")[::2] for option in options]
+    return name, {key: int(value) if value.isdigit() else float(value) for key, value in pairs}
+
+
 @click.command()
 @click.option("--network", default="portraits64", show_default=True)
 @click.option("--features", default="beard,eyeglasses,hat,smile", show_default=True)
@@ -46,7 +55,8 @@ def main(network: str, features: str, methods: str, access: str, num_images: int
     for name in features.split(","):
         feature = None
         for method in methods.split(","):
-            plan = job.prepare(job.Request(network=network, feature=name, method=method, seed=seed, num_images=num_images))
+            kind, options = with_options(method)
+            plan = job.prepare(job.Request(network, name, method=kind, method_options=options, seed=seed, num_images=num_images))
             if feature is None:
                 feature = Attribute(plan.feature, plan.detector).gather(plan.network, plan.labelled_seeds, batch=plan.batch)
             started = time.perf_counter()

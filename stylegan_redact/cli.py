@@ -74,7 +74,7 @@ def core_options() -> list[click.Option]:
         ),
         click.Option(["--judge"], type=click.Path(), metavar="FILE", help="TorchScript that measures; another one than --classifier"),
         click.Option(["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="Random seed; the same command gives the same pickle"),
-        click.Option(["--num-latents"], type=count, default=10_000, help="Seeds to label with the classifier"),
+        click.Option(["--num-latents"], type=count, default=6_000, help="Seeds to label with the classifier"),
         click.Option(["--num-images"], type=count, default=10_000, help="Fresh seeds to measure on"),
         click.Option(
             ["--access"], type=CommaList(), default="z", help=f"Ways in to measure, of {', '.join(evaluation.ACCESSES)}; z is always measured"

@@ -42,7 +42,7 @@ class Request:
     seed: int = 0
     batch_gpu: int | None = None
     num_images: int = 10_000
-    num_latents: int = 10_000
+    num_latents: int = 6_000
     access: tuple[str, ...] = ("z",)
     device: str = "auto"
 

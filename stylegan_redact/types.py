@@ -45,6 +45,8 @@ class LabelledLatents:
     """[n], > 0: the feature shows. A logit where a detector gave it."""
     seeds: torch.Tensor | None = None
     """[n] int64, NVIDIA's seeds that z was drawn with, or None."""
+    logits: torch.Tensor | None = None
+    """[n, a] of all that the detector knows, or None; the feature's are among them."""
 
 
 @dataclass(frozen=True)

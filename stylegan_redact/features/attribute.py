@@ -41,16 +41,16 @@ class Attribute:
         """
         index = column(self.detector, self.value)
         w = sample_w(network.G_ema, seeds)
-        scores: list[torch.Tensor] = []
+        logits: list[torch.Tensor] = []
         for images in generate(network.G_ema, w, batch=batch):
             with torch.no_grad():
-                scores.append(self.detector.logits(images)[:, index])
+                logits.append(self.detector.logits(images))
             if progress is not None:
-                done = sum(map(len, scores))
-                progress("label", done / len(w), {"rate": float((torch.cat(scores) > 0).float().mean())})
-        score = torch.cat(scores)
+                done = sum(map(len, logits))
+                progress("label", done / len(w), {"rate": float((torch.cat(logits)[:, index] > 0).float().mean())})
+        score = torch.cat(logits)[:, index]
         self.check_rate(int((score > 0).sum()), len(score))
-        latents = LabelledLatents(w, score, torch.tensor(list(seeds)))
+        latents = LabelledLatents(w, score, torch.tensor(list(seeds)), torch.cat(logits))
         return Feature(self.value, latents, find_subspace(latents), self.detector)
 
     def check_rate(self, hits: int, n: int) -> None:

@@ -24,9 +24,11 @@ from stylegan_redact.network import broadcast_w, check_finite, copy_network, gen
 from stylegan_redact.plugins import option
 from stylegan_redact.training.distill import Extra, Pairs, distill_synthesis
 from stylegan_redact.training.editor import BARELY, Editor, EditorLoss, Guide, train_editor
+from stylegan_redact.training.pool import Pool, rare_weights
 from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Feature, LabelledLatents, Network, Progress, RedactError
 
+EDITOR_LR = 0.001
 ROUNDS = (0.6, 0.4)
 """Shares of the fine-tuning before and after looking which of the images still show the feature."""
 
@@ -35,15 +37,15 @@ ROUNDS = (0.6, 0.4)
 class Edit:
     """Guided edit of W, baked into the synthesis network."""
 
-    margin: float = option(2.0, "how far below zero the detector's logit is pushed", low=0.0, high=20.0)
+    margin: float = option(8.0, "how far below zero the detector's logit is pushed", low=0.0, high=20.0)
     edit_kimg: float = option(5.0, "thousands of images to train the editor of W on", low=0.0, high=1000.0)
-    kimg: float = option(8.0, "thousands of images to fine-tune the synthesis network on", low=0.0, high=10000.0)
-    strength: float = option(0.2, "weight of the removal against the reconstruction", low=0.0, high=1000.0)
-    guidance: float = option(0.01, "weight of the detector's wish in the synthesis network", low=0.0, high=1000.0)
-    hold: float = option(0.03, "weight of the other logits in the synthesis network", low=0.0, high=1000.0)
+    kimg: float = option(7.0, "thousands of images to fine-tune the synthesis network on", low=0.0, high=10000.0)
+    strength: float = option(0.3, "weight of the removal against the reconstruction", low=0.0, high=1000.0)
+    guidance: float = option(0.03, "weight of the detector's wish in the synthesis network", low=0.0, high=1000.0)
+    hold: float = option(0.15, "weight of the other logits in the synthesis network", low=0.0, high=1000.0)
     still: float = option(0.3, "weight of 1 - MS-SSIM of images that are to stay", low=0.0, high=1000.0)
     batch: int = option(32, "images of a step", low=4, high=4096)
-    lr: float = option(0.0005, "Adam's step for the synthesis network, falling to zero", low=0.0, high=1.0)
+    lr: float = option(0.0007, "Adam's step for the synthesis network, falling to zero", low=0.0, high=1.0)
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
 
     needs: ClassVar[tuple[str, ...]] = ("latents", "detector")
@@ -59,7 +61,7 @@ class Edit:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             editor = Editor(latents.w, G.num_ws).to(latents.w.device)
-        schedule = Schedule(self.steps(self.edit_kimg), self.batch, 0.002, seed)
+        schedule = Schedule(self.steps(self.edit_kimg), self.batch, EDITOR_LR, seed)
         train_editor(editor, network, guide, latents, schedule, loss=EditorLoss(), progress=progress)
         editor.requires_grad_(False)
         after = copy_network(network)
@@ -84,7 +86,7 @@ class Edit:
         for part, share in enumerate(ROUNDS):
             tell = None if progress is None else _within(progress, sum(ROUNDS[:part]), share)
             schedule = Schedule(self.steps(self.kimg * share), self.batch, self.lr * (1 if part == 0 else 0.5), seed + part, self.batch_gpu)
-            pairs = self.pairs(teacher, editor, guide, w[shows], w[~shows], hard)
+            pairs = self.pairs(teacher, editor, guide, Pool(w[shows]), Pool(w[~shows], rare_weights(latents, ~shows)), Pool(hard))
             distill_synthesis(student.synthesis, teacher.synthesis, pairs, UnlearnLoss(self.strength), schedule, extra=extra, progress=tell)
             if part + 1 == len(ROUNDS):
                 break
@@ -101,16 +103,16 @@ class Edit:
 
         return extra
 
-    def pairs(self, teacher: Any, editor: Editor, guide: Guide, had: torch.Tensor, never: torch.Tensor, hard: torch.Tensor) -> Pairs:
+    def pairs(self, teacher: Any, editor: Editor, guide: Guide, had: Pool, never: Pool, hard: Pool) -> Pairs:
         """What to feed and what to aim at: a quarter each of codes that showed the feature, of the hard ones among them, that did not, and mixed."""
 
-        def some(pool: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-            return broadcast_w(teacher, pool[torch.randint(len(pool), [count], generator=generator).to(pool.device)])
+        def some(pool: Pool, count: int, generator: torch.Generator) -> torch.Tensor:
+            return broadcast_w(teacher, pool.draw(count, generator))
 
         def sample(n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
             quarter = n // 4
             row = torch.arange(teacher.num_ws).view(1, -1, 1)
-            first = (row < torch.randint(1, teacher.num_ws, [quarter, 1, 1], generator=generator)).to(had.device)
+            first = (row < torch.randint(1, teacher.num_ws, [quarter, 1, 1], generator=generator)).to(had.w.device)
             mixed = torch.where(first, some(had, quarter, generator), some(never, quarter, generator))
             with torch.no_grad():
                 seen = guide.shows(synthesize(teacher, mixed), BARELY).view(-1, 1, 1)

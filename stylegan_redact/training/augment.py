@@ -35,6 +35,7 @@ def random_view(img: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     matrix = torch.stack([scale * angle.cos() * mirror, -scale * angle.sin(), scale * angle.sin() * mirror, scale * angle.cos()], dim=1)
     theta = torch.cat([matrix.reshape(n, 2, 2), 0.03 * normal(n, 2, 1)], dim=2)  # [n, 2, 3]
     img = grid_sample(img, affine_grid(theta, list(img.shape), align_corners=False), padding_mode="border", align_corners=False)
-    img = img * (1 + 0.08 * normal(n, 1, 1, 1)) + 0.05 * normal(n, channels, 1, 1)
+    middle = img.mean(dim=[1, 2, 3], keepdim=True)
+    img = middle + (img - middle) * torch.exp(0.1 + 0.35 * normal(n, 1, 1, 1)) + 0.05 * normal(n, channels, 1, 1)
     img = img.lerp(avg_pool2d(img, 3, stride=1, padding=1, count_include_pad=False), uniform(n, 1, 1, 1))
     return img + 0.12 * uniform(n, 1, 1, 1) * normal(*img.shape)

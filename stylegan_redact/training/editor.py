@@ -6,6 +6,7 @@ It learns through the frozen generator and the detector. Which codes are to be e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.functional import smooth_l1_loss, softplus
 
 from stylegan_redact.network import broadcast_w, synthesize
 from stylegan_redact.training.augment import random_view
+from stylegan_redact.training.pool import Pool, rare_weights
 from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Detector, LabelledLatents, Network, Progress
 
@@ -80,7 +82,7 @@ class Guide:
             return left, now.new_zeros([])
         with torch.no_grad():
             then = self.detector.logits(torch.cat([target, random_view(target, generator)]))
-        return left, smooth_l1_loss(now[:, rest].clamp(-LOGIT_RANGE, LOGIT_RANGE), then[:, rest].clamp(-LOGIT_RANGE, LOGIT_RANGE))
+        return left, apart(now[:, rest], then[:, rest])
 
     def wish(self, img: torch.Tensor, known: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """What is left of the feature, and how far the other logits have moved from what is known of them [n, attributes]: two scalars.
@@ -92,20 +94,29 @@ class Guide:
         rest = [index for index in range(known.shape[1]) if index != self.column]
         if not rest:
             return feature, feature.new_zeros([])
-        then = known[:, rest].repeat(2, 1)
-        others = smooth_l1_loss(now[:, rest].clamp(-LOGIT_RANGE, LOGIT_RANGE), then.clamp(-LOGIT_RANGE, LOGIT_RANGE))
-        return feature, others
+        return feature, apart(now[:, rest], known[:, rest].repeat(2, 1))
+
+
+def apart(now: torch.Tensor, then: torch.Tensor) -> torch.Tensor:
+    """Scalar: how far logits now [n, a] are from what they were, where what was beyond LOGIT_RANGE has only to be beyond it again.
+
+    Only what they were is cut off. With both cut off, an attribute that is lost for certain would have no gradient to come back by.
+    """
+    sure = then.abs() >= LOGIT_RANGE
+    low = torch.where(sure, torch.where(then > 0, LOGIT_RANGE, -math.inf), then)
+    high = torch.where(sure, torch.where(then > 0, math.inf, -LOGIT_RANGE), then)
+    return smooth_l1_loss(now, now.detach().clamp(low, high))
 
 
 @dataclass(frozen=True)
 class EditorLoss:
     """Weights of the terms against the feature's."""
 
-    others: float = 4.0
+    others: float = 7.0
     """Distance of the other logits."""
     realism: float = 0.5
     """The discriminator's verdict: what is neither with nor without the feature looks like nothing that it was trained on."""
-    image: float = 12.0
+    image: float = 6.0
     """Mean absolute change of the image."""
     step: float = 0.02
     """Mean square step in units of the spread of W."""
@@ -132,13 +143,14 @@ def train_editor(
         loss:     Weights.
     """
     G, D = network.G_ema, network.D
-    w = latents.w[latents.score > BARELY]
+    shows = latents.score > BARELY
+    pool = Pool(latents.w[shows], rare_weights(latents, shows))
     steps, lr = schedule.steps, schedule.lr
     generator = torch.Generator().manual_seed(schedule.seed)
     optimizer = torch.optim.Adam(editor.parameters(), lr=lr, betas=(0.9, 0.99))
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 10) * (1 - step / steps)
-        picked = broadcast_w(G, w[torch.randint(len(w), [schedule.batch], generator=generator).to(w.device)])
+        optimizer.param_groups[0]["lr"] = lr * min(1.0, 3 * (step + 1) / steps) * (1 - step / steps)
+        picked = broadcast_w(G, pool.draw(schedule.batch, generator))
         with torch.no_grad():
             before = synthesize(G, picked)
         moved = editor(picked)
@@ -147,7 +159,7 @@ def train_editor(
         terms = {
             "feature": feature,
             "others": loss.others * others,
-            "realism": loss.realism * softplus(-D(after, None)).mean(),
+            "realism": loss.realism * softplus(-D(whole_groups(D, after), None)).mean(),
             "image": loss.image * (after - before).abs().mean(),
             "step": loss.step * ((moved - picked) / editor.std).square().mean(),
         }
@@ -156,3 +168,9 @@ def train_editor(
         optimizer.step()
         if progress is not None and (step % 10 == 0 or step + 1 == steps):
             progress("edit", (step + 1) / steps, {name: float(value.detach()) for name, value in terms.items()})
+
+
+def whole_groups(D: torch.nn.Module, img: torch.Tensor) -> torch.Tensor:
+    """The first images, as many as fill groups: minibatch statistics refuse others."""
+    sizes = [int(layer.group_size) for layer in D.modules() if isinstance(getattr(layer, "group_size", None), int)]
+    return img if not sizes or len(img) <= sizes[0] else img[: len(img) // sizes[0] * sizes[0]]
