@@ -114,9 +114,9 @@ class EditorLoss:
 
     others: float = 7.0
     """Distance of the other logits."""
-    realism: float = 0.5
+    realism: float = 1.5
     """The discriminator's verdict: what is neither with nor without the feature looks like nothing that it was trained on."""
-    image: float = 6.0
+    image: float = 4.0
     """Mean absolute change of the image."""
     step: float = 0.02
     """Mean square step in units of the spread of W."""
@@ -172,5 +172,5 @@ def train_editor(
 
 def whole_groups(D: torch.nn.Module, img: torch.Tensor) -> torch.Tensor:
     """The first images, as many as fill groups: minibatch statistics refuse others."""
-    sizes = [int(layer.group_size) for layer in D.modules() if isinstance(getattr(layer, "group_size", None), int)]
-    return img if not sizes or len(img) <= sizes[0] else img[: len(img) // sizes[0] * sizes[0]]
+    size = next((getattr(layer, "group_size") for layer in D.modules() if hasattr(layer, "group_size")), None)  # noqa: B009 - Module's type
+    return img if size is None or len(img) <= size else img[: len(img) // size * size]
