@@ -145,8 +145,9 @@ for name in [name for name in names if not name.startswith('ours')]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a snapshot and a rendering by NVIDIA's code for every variant."""
-    path = tmp_path_factory.mktemp("stylegan3")
-    run_in(checkout("STYLEGAN3_ROOT"), path, MAKE + SHOW, str(path), json.dumps(VARIANTS), *VARIANTS)
+    root, path = checkout("STYLEGAN3_ROOT"), tmp_path_factory.mktemp("stylegan3")
+    for name, variant in VARIANTS.items():
+        run_in(root, path, MAKE + SHOW, str(path), json.dumps({name: variant}), name)
     return path
 
 
@@ -161,7 +162,9 @@ def shipped(folder: Path) -> tuple[dict[str, Network], list[str]]:
         variant, method = name.split("-")
         networks[name] = redacted(networks[f"ours-{variant}"], METHODS[method])
         save_network(networks[name], folder / f"{name}.pkl", original=read_snapshot(folder / f"{variant}.pkl"), record={"feature": "beard"})
-    return networks, run_in(checkout("STYLEGAN3_ROOT"), folder, SHOW + RESUME, str(folder), "{}", *networks)
+    names, at_a_time = list(networks), 4
+    parts = [names[start : start + at_a_time] for start in range(0, len(names), at_a_time)]
+    return networks, [line for part in parts for line in run_in(checkout("STYLEGAN3_ROOT"), folder, SHOW + RESUME, str(folder), "{}", *part)]
 
 
 class Bright:
