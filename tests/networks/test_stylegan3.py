@@ -69,7 +69,7 @@ def test_synthesis_is_what_the_definition_gives(config: str, more: dict[str, Any
         layers=LAYERS, lrelu_upsampling=more.get("lrelu_upsampling", 2), clamp=more.get("conv_clamp", 256), margin=more.get("margin_size", 10)
     )
     expected = slow_stylegan3.synthesis(state, ws.double(), RESOLUTION, **options)
-    assert float(expected.std()) > 0.1
+    assert float(expected.std()) > 0.03
     assert_near(G.synthesis(ws), expected)
 
 
