@@ -75,15 +75,37 @@ def style_layers(G: Any) -> dict[str, tuple[int, torch.nn.Module]]:
 
     StyleGAN3's `input.affine` steers the pose and is left out.
     """
-    layers: dict[str, tuple[int, torch.nn.Module]] = {}
+    rows = _rows_of_layers(G.synthesis) if hasattr(G.synthesis, "layer_names") else _rows_of_blocks(G.synthesis)
+    return {f"synthesis.{name}.affine": (row, G.synthesis.get_submodule(f"{name}.affine")) for name, row in rows.items()}
+
+
+def _rows_of_blocks(synthesis: Any) -> dict[str, int]:
+    """StyleGAN2's: each block's convolutions and its ToRGB, which shares its row with the next block."""
+    rows: dict[str, int] = {}
     row = 0
-    for resolution in G.synthesis.block_resolutions:
-        block = getattr(G.synthesis, f"b{resolution}")
+    for resolution in synthesis.block_resolutions:
+        block = getattr(synthesis, f"b{resolution}")
         names = [name for name in ("conv0", "conv1", "torgb") if hasattr(block, name)]
-        for offset, name in enumerate(names):
-            layers[f"synthesis.b{resolution}.{name}.affine"] = (row + offset, getattr(block, name).affine)
+        rows |= {f"b{resolution}.{name}": row + offset for offset, name in enumerate(names)}
         row += block.num_conv
-    return layers
+    return rows
+
+
+def _rows_of_layers(synthesis: Any) -> dict[str, int]:
+    """StyleGAN3's: one row for each layer, after that of the input."""
+    return {name: row for row, name in enumerate(synthesis.layer_names, start=1)}
+
+
+def trainable(synthesis: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Parameters of a synthesis network that a redaction may train: all but those that steer the pose."""
+    return [parameter for name, parameter in synthesis.named_parameters() if not name.startswith("input.affine.")]
+
+
+def with_pose_of(G: Any, ws: torch.Tensor, edited: torch.Tensor) -> torch.Tensor:
+    """The edited codes, with the rows of ws [n, num_ws, w_dim] that no style layer reads: in StyleGAN3 the first one, which steers the pose."""
+    rows = {row for row, _ in style_layers(G).values()}
+    read = torch.tensor([row in rows for row in range(G.num_ws)], device=ws.device).view(1, -1, 1)
+    return torch.where(read, edited, ws)
 
 
 def sample_z(seeds: Sequence[int], z_dim: int) -> torch.Tensor:

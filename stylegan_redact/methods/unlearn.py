@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 
 from stylegan_redact.losses.unlearn import UnlearnLoss
-from stylegan_redact.network import broadcast_w, check_finite, copy_network
+from stylegan_redact.network import broadcast_w, check_finite, copy_network, with_pose_of
 from stylegan_redact.plugins import option
 from stylegan_redact.training.distill import distill_synthesis
 from stylegan_redact.training.schedule import Schedule
@@ -49,7 +49,8 @@ class Unlearn:
             counts = (n // 2, n - n // 2)  # half of them past the target
             parts = zip((w[past], w[~past]), counts, strict=True)
             fed = torch.cat([part[torch.randint(len(part), [count], generator=generator).to(w.device)] for part, count in parts])
-            return broadcast_w(network.G_ema, fed), broadcast_w(network.G_ema, hinge(fed))
+            ws, aim = (broadcast_w(network.G_ema, w) for w in (fed, hinge(fed)))
+            return ws, with_pose_of(network.G_ema, ws, aim)
 
         after = copy_network(network)
         steps = max(round(self.kimg * 1000 / self.batch), 1)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from stylegan_redact.losses.unlearn import UnlearnLoss
+from stylegan_redact.network import trainable
 from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Progress
 
@@ -22,7 +23,7 @@ def distill_synthesis(
     student: torch.nn.Module, teacher: torch.nn.Module, pairs: Pairs, loss: UnlearnLoss, schedule: Schedule, *,
     extra: Extra | None = None, progress: Progress | None = None,
 ) -> None:  # fmt: skip
-    """Trains the synthesis network `student` in place towards `teacher` at the edited latents.
+    """Trains the synthesis network `student` in place towards `teacher` at the edited latents. What steers the pose stays as it is.
 
     Args:
         student:  Synthesis network, starts as a copy of the teacher.
@@ -34,8 +35,9 @@ def distill_synthesis(
         progress: Told (stage, share done, figures).
     """
     generator = torch.Generator().manual_seed(schedule.seed)
-    student.requires_grad_(True)
-    optimizer = torch.optim.Adam(student.parameters(), lr=schedule.lr, betas=(0.0, 0.99))
+    student.requires_grad_(False)
+    parameters = [parameter.requires_grad_(True) for parameter in trainable(student)]
+    optimizer = torch.optim.Adam(parameters, lr=schedule.lr, betas=(0.0, 0.99))
     batch, steps = schedule.batch, schedule.steps
     micro = batch if schedule.micro_batch is None else min(schedule.micro_batch, batch)
     for step in range(steps):

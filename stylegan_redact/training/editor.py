@@ -7,6 +7,7 @@ It learns through the frozen generator and the detector. Which codes are to be e
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -33,23 +34,26 @@ class Editor(torch.nn.Module):
     Args:
         w:      [n, w_dim] latents of the network, for scales.
         num_ws: Rows of a code.
+        rows:   Those to edit; None: all. StyleGAN3's first row steers the pose, and stays.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
+    edited: torch.Tensor
 
-    def __init__(self, w: torch.Tensor, num_ws: int, hidden: int = 256) -> None:
+    def __init__(self, w: torch.Tensor, num_ws: int, rows: Collection[int] | None = None, hidden: int = 256) -> None:
         super().__init__()
         dim = w.shape[1]
         self.register_buffer("mean", w.mean(dim=0))
         self.register_buffer("std", w.std(dim=0))
+        self.register_buffer("edited", torch.tensor([[float(rows is None or row in rows)] for row in range(num_ws)]))  # [num_ws, 1]
         layers = [torch.nn.Linear(dim, hidden), torch.nn.LeakyReLU(0.2), torch.nn.Linear(hidden, hidden), torch.nn.LeakyReLU(0.2)]
         self.trunk = torch.nn.Sequential(*layers)
         self.heads = torch.nn.Parameter(torch.zeros([num_ws, hidden, dim]))
 
     def forward(self, ws: torch.Tensor) -> torch.Tensor:
         hidden = self.trunk((ws - self.mean) / self.std)  # [n, num_ws, hidden]
-        return ws + torch.einsum("nrh,rhd->nrd", hidden, self.heads) * self.std
+        return ws + torch.einsum("nrh,rhd->nrd", hidden, self.heads) * self.std * self.edited
 
 
 @dataclass(frozen=True)

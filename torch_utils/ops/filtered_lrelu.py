@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leaky ReLU at a higher sampling rate, where what it makes beyond the band of the image can be filtered away (StyleGAN3's non-linearity).
+
+Source: Karras et al. 2021, "Alias-Free Generative Adversarial Networks", arXiv 2106.12423, section 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from torch_utils.ops import bias_act, upfirdn2d
+from torch_utils.ops.upfirdn2d import Pair, Taps, _get_filter_size, _pad_or_crop, _parse_padding
+
+
+def filtered_lrelu(
+    x: torch.Tensor,
+    fu: Taps = None,
+    fd: Taps = None,
+    b: torch.Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: Pair = 0,
+    gain: float = math.sqrt(2),
+    slope: float = 0.2,
+    clamp: float | None = None,
+    flip_filter: bool = False,
+    impl: str = "cuda",
+) -> torch.Tensor:
+    """Images after: bias, up-sampling with fu, gain, leaky ReLU, clamp, down-sampling with fd. Differentiable to any order, but not by the filters.
+
+    Args:
+        x:           Images [n, C, H, W].
+        fu:          float32 taps of the up-sampling filter, [t] if separable or [fh, fw]; None: no filter.
+        fd:          The same of the down-sampling filter.
+        b:           Bias [C] of x's dtype, or None.
+        up, down:    Integer factors.
+        padding:     Zeros around the up-sampled image: one number, [x, y] or [x0, x1, y0, y1]; negative crops.
+        gain:        Factor on the signal amplitude, above 0.
+        slope:       Of the leaky ReLU below zero, at least 0; 1: no non-linearity.
+        clamp:       Largest magnitude after the leaky ReLU, at least 0; None: no limit.
+        flip_filter: False: convolution. True: correlation. Of both filters.
+        impl:        'ref': the definition. 'cuda': whatever is fastest for the device of x.
+
+    Returns:
+        Images [n, C, h, w] of x's dtype with w = (W * up + x0 + x1 - (fu_w - 1) - (fd_w - 1) + down - 1) // down, h alike.
+    """
+    assert isinstance(x, torch.Tensor) and x.ndim == 4
+    assert impl in ("ref", "cuda"), impl
+    assert all(f is None or (isinstance(f, torch.Tensor) and f.ndim in (1, 2) and f.dtype == torch.float32) for f in (fu, fd))
+    assert b is None or (isinstance(b, torch.Tensor) and b.dtype == x.dtype and b.shape == x.shape[1:2])
+    assert isinstance(up, int) and up >= 1 and isinstance(down, int) and down >= 1
+    gain, slope = float(gain), float(slope)
+    assert gain > 0 and slope >= 0
+    assert clamp is None or clamp >= 0, clamp
+    pads = _parse_padding(padding)
+    _check_size(x, fu, fd, up, pads)
+    if b is not None:
+        x = x + b.reshape(1, -1, 1, 1)
+    if impl == "ref":
+        x = upfirdn2d.upfirdn2d(x, fu, up=up, padding=pads, gain=up**2, flip_filter=flip_filter, impl="ref")
+        x = bias_act.bias_act(x, act="lrelu", alpha=slope, gain=gain, clamp=clamp, impl="ref")
+        return upfirdn2d.upfirdn2d(x, fd, down=down, flip_filter=flip_filter, impl="ref")
+    if up == 1 and fu is None:  # nothing to filter: spare the pass
+        x = _pad_or_crop(x, pads)
+    else:  # a gain above 0 commutes with the leaky ReLU: the filter takes it along
+        x = upfirdn2d.upfirdn2d(x, fu, up=up, padding=pads, gain=up**2 * gain, flip_filter=flip_filter)
+        gain = 1.0
+    if slope != 1 or gain != 1 or clamp is not None:
+        x = bias_act.bias_act(x, act="lrelu", alpha=slope, gain=gain, clamp=clamp)
+    if down == 1 and fd is None:
+        return x
+    return upfirdn2d.upfirdn2d(x, fd, down=down, flip_filter=flip_filter)
+
+
+def _check_size(x: torch.Tensor, fu: Taps, fd: Taps, up: int, pads: tuple[int, int, int, int]) -> None:
+    """Raises AssertionError if nothing is left of the image."""
+    (uw, uh), (dw, dh), (x0, x1, y0, y1) = _get_filter_size(fu), _get_filter_size(fd), pads
+    wide_enough, high_enough = x.shape[3] * up + x0 + x1 >= uw + dw - 1, x.shape[2] * up + y0 + y1 >= uh + dh - 1
+    assert wide_enough and high_enough, "the up-sampled and padded image is smaller than the filters"
