@@ -105,6 +105,8 @@ def redact(dry_run: bool, **values: Any) -> None:
         plan = job.prepare(request)
         progress = Progress(click.echo)
         progress.tell("Redaction options:\n" + json.dumps(strict(job.resolved(plan)), indent=2))
+        if plan.file.snapshot.converted_from is not None:
+            progress.tell(f"The network is of {plan.file.snapshot.converted_from}; it was converted, and the result is a pickle of PyTorch")
         estimate = time_estimate.describe(time_estimate.estimate_seconds(plan), str(plan.device))
         progress.tell(f"This will take {estimate}")
         if dry_run:

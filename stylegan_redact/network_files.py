@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylegan_redact.pickles import Snapshot, read_snapshot
+from stylegan_redact.network import read_snapshot
+from stylegan_redact.pickles import Snapshot
 from stylegan_redact.types import RedactError
 
 _BUNDLED_DIR = Path(__file__).parent / "portraits"
