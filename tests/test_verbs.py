@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,13 +14,18 @@ from pathlib import Path
 import click
 import hostile
 import pytest
+import safetensors.torch
 import tiny_run
+import torch
 from click.testing import CliRunner, Result
 from tensorflow_variants import VARIANTS
 
 import redact
 from stylegan_redact import cli, verbs
-from stylegan_redact.verbs import doctor
+from stylegan_redact.network import load_network, read_snapshot
+from stylegan_redact.networks.export import write_network_pickle
+from stylegan_redact.networks.stylegan2 import Discriminator, Generator
+from stylegan_redact.verbs import convert, doctor
 
 
 def run(*args: str) -> Result:
@@ -28,7 +34,7 @@ def run(*args: str) -> Result:
 
 
 def test_without_a_verb_it_redacts() -> None:
-    assert verbs.names() == ("doctor", "inspect")
+    assert verbs.names() == ("convert", "doctor", "inspect")
     assert [cli.choose(args)[1] for args in ([], ["--help"], ["--network=inspect"], ["inspect"], ["doctor", "-x"])] == [
         "",
         "",
@@ -43,7 +49,7 @@ def test_without_a_verb_it_redacts() -> None:
 
 
 def test_the_script_knows_the_verbs(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, redact.__file__, "inspect", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, redact.__file__, "inspect", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.startswith("Usage: redact.py inspect [OPTIONS] NAME|PATH|URL")
 
 
@@ -105,3 +111,61 @@ def test_doctor_finds_and_clears_stale_locks(monkeypatch: pytest.MonkeyPatch, tm
     assert str(stale) in told and str(fresh) not in told and "--clear-locks" in told and "built_plugin" in told and stale.exists()
     assert "deleted" in run("doctor", "--clear-locks").output
     assert not stale.exists() and fresh.exists()
+
+
+def tensors_of(path: Path) -> dict[str, dict[str, torch.Tensor]]:
+    network = load_network(path)
+    return {key: getattr(network, key).state_dict() for key in ("G", "D", "G_ema")}
+
+
+def same(a: dict[str, dict[str, torch.Tensor]], b: dict[str, dict[str, torch.Tensor]]) -> bool:
+    return all(list(a[key]) == list(b[key]) and all(torch.equal(a[key][name], b[key][name]) for name in a[key]) for key in ("G", "D", "G_ema"))
+
+
+@pytest.mark.parametrize("kind", ["flat", "nested", "tensorflow"])
+def test_convert_there_and_back(kind: str, tmp_path: Path) -> None:
+    """`nested`: as stylegan2-ada-pytorch, whose defaults differ."""
+    source, middle, back = tmp_path / "source.pkl", tmp_path / "middle.safetensors", tmp_path / "back.pkl"
+    if kind == "tensorflow":
+        VARIANTS["odd"].write(source, VARIANTS["odd"].networks())
+    else:
+        small = dict(channel_base=64, channel_max=4)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            G = Generator(5, 0, 6, 16, 3, **(dict(synthesis_kwargs=small) if kind == "nested" else small))
+            D = Discriminator(0, 16, 3, **small)
+        write_network_pickle(source, G=G, D=D, G_ema=G, training_set_kwargs={"max_size": 7}, redaction={"feature": "beard"})
+    for first, second in ((source, middle), (middle, back)):
+        result = run("convert", str(first), str(second))
+        assert result.exit_code == 0 and f"Wrote {second}" in result.output, result.output
+        assert ("of StyleGAN2-ADA for TensorFlow" in result.output) == (kind == "tensorflow" and first == source)
+    assert same(tensors_of(source), tensors_of(back))
+    before, after = load_network(source).G_ema, load_network(back).G_ema
+    assert before.synthesis.b16.conv1.conv_clamp == after.synthesis.b16.conv1.conv_clamp == {"flat": 256, "nested": None, "tensorflow": 4}[kind]
+    if kind != "tensorflow":
+        written = read_snapshot(back)
+        assert (written.training_set_kwargs, written.redaction) == ({"max_size": 7}, {"feature": "beard"})
+
+
+def test_convert_refuses_in_a_sentence(tmp_path: Path) -> None:
+    tiny_run.write_network(tmp_path / "tiny.pkl")
+    safetensors.torch.save_file({"G.a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"x" * 100)
+    cases = {
+        ("tiny.pkl", "x.onnx"): "its ending must be .pkl or .safetensors",
+        ("foreign.safetensors", "x.pkl"): "does not say which networks",
+        ("broken.safetensors", "x.pkl"): "no whole safetensors file",
+        ("absent.safetensors", "x.pkl"): "missing",
+        ("absent.pkl", "x.pkl"): "no such file",
+    }
+    for (source, dest), told in cases.items():
+        result = run("convert", str(tmp_path / source), str(tmp_path / dest))
+        assert result.exit_code == 2 and told in result.output and not (tmp_path / dest).exists(), result.output
+
+
+def test_convert_leaves_private_paths_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_run.write_network(tmp_path / "tiny.pkl")
+    snapshot = dataclasses.replace(read_snapshot(tmp_path / "tiny.pkl"), training_set_kwargs={"path": "/home/someone/faces.zip", "max_size": 7})
+    monkeypatch.setattr(convert, "read_snapshot", lambda path: snapshot)
+    result = run("convert", str(tmp_path / "tiny.pkl"), str(tmp_path / "new.safetensors"))
+    assert "Left out, a private path: training_set_kwargs.path" in result.output and b"faces.zip" not in (tmp_path / "new.safetensors").read_bytes()
