@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import dnnlib
-from stylegan_redact.network import load_network
+from stylegan_redact.network import load_network, read_snapshot
 from stylegan_redact.networks.export import write_network_pickle
 from stylegan_redact.pickle_tree import without_paths
-from stylegan_redact.pickles import NETWORKS, ModuleRecord, read_snapshot
+from stylegan_redact.pickles import NETWORKS, ModuleRecord
 from stylegan_redact.types import RedactError
 
 FP16: Mapping[str, Any] = dict(num_fp16_res=4, conv_clamp=256)
@@ -27,6 +27,7 @@ def load_network_pkl(f: str | os.PathLike[str] | BinaryIO, force_fp16: bool = Fa
 
     Unlike NVIDIA's function, this one executes nothing of the file: the networks are instances of our classes with the file's tensors. An
     augmentation pipe, which only training needs, cannot be had that way: augment_pipe is always None, with a UserWarning if the file has one.
+    Pickles of StyleGAN2 and StyleGAN2-ADA for TensorFlow are converted on the way; TensorFlow is not needed.
 
     Args:
         f:          Open binary file, or a file name.
@@ -36,7 +37,7 @@ def load_network_pkl(f: str | os.PathLike[str] | BinaryIO, force_fp16: bool = Fa
         Networks in eval mode, without gradients, on the CPU; training_set_kwargs is a dict, or None where the file has none.
 
     Raises:
-        RedactError: not a StyleGAN pickle of PyTorch, or an architecture that is not known.
+        RedactError: not a StyleGAN pickle, or an architecture that is not known.
     """
     snapshot = read_snapshot(f)
     if "augment_pipe" in snapshot.modules:

@@ -10,7 +10,7 @@ _HOMES = {
     "evaluate": "stylegan_redact.api",
     "find_subspace": "stylegan_redact.wspace.subspace",
     "load_network": "stylegan_redact.network",
-    "read_snapshot": "stylegan_redact.pickles",
+    "read_snapshot": "stylegan_redact.network",
     "redact": "stylegan_redact.api",
     "save_network": "stylegan_redact.network",
     "RedactError": "stylegan_redact.types",

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from stylegan_redact import evaluation, job, plugins, time_estimate
+from stylegan_redact import evaluation, job, plugins, time_estimate, verbs
 from stylegan_redact.host import strtobool
 from stylegan_redact.network_files import bundled
 from stylegan_redact.progress import Progress
@@ -39,14 +41,22 @@ class CommaList(click.ParamType):
 
 
 def main() -> None:
-    """Runs the command and ends the process."""
-    command()(prog_name="redact.py")
+    """Runs the command, or the verb that the first word names, and ends the process."""
+    chosen, verb = choose(sys.argv[1:])
+    chosen(args=sys.argv[2:] if verb else sys.argv[1:], prog_name=f"redact.py {verb}".strip())
+
+
+def choose(args: Sequence[str]) -> tuple[click.Command, str]:
+    """What the command line is for, and the verb; without one, "", it is to redact."""
+    verb = args[0] if args and args[0] in verbs.names() else ""
+    return (verbs.load(verb) if verb else command()), verb
 
 
 def command() -> click.Command:
     """The command, with the options of all methods that there are."""
     context = {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 120, "show_default": True}
     epilog = "Options may be written with - or _. NETWORK: " + ", ".join([*bundled(), "a path", "a URL"]) + "."
+    epilog += f" Also: {', '.join(f'redact.py {verb}' for verb in verbs.names())}; --help of each."
     doc = "Suppress a feature in a pre-trained GAN, and show what changed."
     return click.Command("redact", callback=redact, params=[*core_options(), *method_options()], help=doc, epilog=epilog, context_settings=context)
 
@@ -105,6 +115,8 @@ def redact(dry_run: bool, **values: Any) -> None:
         plan = job.prepare(request)
         progress = Progress(click.echo)
         progress.tell("Redaction options:\n" + json.dumps(strict(job.resolved(plan)), indent=2))
+        if plan.file.snapshot.converted_from is not None:
+            progress.tell(f"The network is of {plan.file.snapshot.converted_from}; it was converted, and the result is a pickle of PyTorch")
         estimate = time_estimate.describe(time_estimate.estimate_seconds(plan), str(plan.device))
         progress.tell(f"This will take {estimate}")
         if dry_run:

@@ -126,6 +126,7 @@ def resolved(plan: Plan) -> dict[str, Any]:
         "device": str(plan.device),
         "network_name": plan.file.name,
         "network_sha256": plan.file.snapshot.sha256,
+        "converted_from": plan.file.snapshot.converted_from,
         "classifiers": plan.classifiers,
         "seeds": {"labelled": _span(plan.labelled_seeds), "measured": _span(plan.measured_seeds)},
         "versions": {"stylegan-redact": VERSION, "torch": torch.__version__},
@@ -146,6 +147,8 @@ def provenance(plan: Plan) -> dict[str, Any]:
         "detector": plan.classifiers["detector"],
         "network_sha256": plan.file.snapshot.sha256,
     }
+    if plan.file.snapshot.converted_from is not None:
+        record["converted_from"] = plan.file.snapshot.converted_from
     return record | ({"earlier": plan.file.snapshot.redaction} if plan.file.snapshot.redaction is not None else {})
 
 

@@ -4,29 +4,54 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
 from stylegan_redact import pickles
-from stylegan_redact.networks import build
+from stylegan_redact.networks import build, export, tensorflow
 from stylegan_redact.types import Network, RedactError
+
+
+def read_snapshot(source: str | os.PathLike[str] | BinaryIO) -> pickles.Snapshot:
+    """The snapshot in the file, read without executing anything of it.
+
+    What NVIDIA's TensorFlow code wrote (StyleGAN2, StyleGAN2-ADA) comes out as the snapshot of PyTorch that it is converted to, with `sha256`
+    of the file as it is and `converted_from` saying so. Whatever takes a snapshot takes it.
+
+    Args:
+        source: File name, or an open binary file, read from where it stands to its end.
+
+    Raises:
+        RedactError: not a StyleGAN pickle, damaged or hostile, or of TensorFlow and without a counterpart in PyTorch.
+    """
+    found = pickles.read_pickle(source)
+    if isinstance(found, pickles.Snapshot):
+        return found
+    nets = {
+        key: tensorflow.build_network("Discriminator" if key == "D" else "Generator", net.static_kwargs, net.variables)
+        for key, net in found.networks.items()
+    }
+    snapshot = pickles.read_snapshot(io.BytesIO(export.network_pickle(**nets)))
+    return dataclasses.replace(snapshot, sha256=found.sha256, converted_from=f"{found.made_by} for TensorFlow")
 
 
 def load_network(source: str | os.PathLike[str] | pickles.Snapshot, device: torch.device | str = "cpu") -> Network:
     """Modules of ours with the tensors of a StyleGAN pickle, read without executing anything of it.
 
     Args:
-        source: Path of a pickle, or what `pickles.read_snapshot` gave.
+        source: Path of a pickle, or what `read_snapshot` gave.
         device: Where the modules go.
 
     Raises:
         RedactError: not a StyleGAN pickle, or an architecture that is not known.
     """
-    snapshot = source if isinstance(source, pickles.Snapshot) else pickles.read_snapshot(source)
+    snapshot = source if isinstance(source, pickles.Snapshot) else read_snapshot(source)
     ada = any(build.of_ada_layout(record.class_name, record.init_kwargs) for record in snapshot.modules.values())
     nets = {}
     for key in ("G", "D", "G_ema"):
@@ -43,7 +68,7 @@ def save_network(network: Network, path: str | os.PathLike[str], *, original: pi
     Args:
         network:  Same architecture as the original's.
         path:     Where to; replaced atomically.
-        original: What `pickles.read_snapshot` gave for the file that the network was loaded from.
+        original: What `read_snapshot` gave for the file that the network was loaded from.
         record:   Provenance; plain values only.
 
     Returns:

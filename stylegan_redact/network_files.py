@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylegan_redact.pickles import Snapshot, read_snapshot
+from stylegan_redact.network import read_snapshot
+from stylegan_redact.pickles import Snapshot
 from stylegan_redact.types import RedactError
 
 _BUNDLED_DIR = Path(__file__).parent / "portraits"
@@ -43,18 +44,30 @@ def find_network(network: str) -> NetworkFile:
         RedactError: there is no such thing, or it is no StyleGAN snapshot.
     """
     known = bundled()
+    snapshot = read_snapshot(locate(network))
     if network in known:
-        return NetworkFile(network, read_snapshot(known[network]), network)
-    if "://" in network:
-        path, name = _download(network), Path(urllib.parse.unquote(urllib.parse.urlparse(network).path)).stem
-    else:
-        path, name = Path(network), Path(network).stem
-        if not path.exists() and path.name == network and not path.suffix:
-            raise RedactError(f"the network {network!r} was asked - bundled are: {', '.join(known) or 'none'} - take one of these, a path or a URL")
-    snapshot = read_snapshot(path)
+        return NetworkFile(network, snapshot, network)
+    name = Path(urllib.parse.unquote(urllib.parse.urlparse(network).path) if "://" in network else network).stem
     origin = original_sha256(snapshot)
     same = [label for label, file in known.items() if sha256_of(file) == origin]
     return NetworkFile(re.sub(r"[^0-9A-Za-z._-]", "_", name) or "network", snapshot, same[0] if same else None)
+
+
+def locate(network: str) -> Path:
+    """The file that `--network` names; URLs are downloaded.
+
+    Raises:
+        RedactError: there is no such thing. A path is not looked at.
+    """
+    known = bundled()
+    if network in known:
+        return known[network]
+    if "://" in network:
+        return _download(network)
+    path = Path(network)
+    if not path.exists() and path.name == network and not path.suffix:
+        raise RedactError(f"the network {network!r} was asked - bundled are: {', '.join(known) or 'none'} - take one of these, a path or a URL")
+    return path
 
 
 def original_sha256(snapshot: Snapshot) -> str:

@@ -45,7 +45,7 @@ def top_level(root: Any) -> dict[str, Any]:
     """The snapshot's keys and what they hold, as a dict of its own."""
     if is_persistent(root):
         raise Refused("it holds one network alone, and StyleGAN tools load only files with G, D and G_ema - ask its author for the full snapshot")
-    items = _items(root)
+    items = items_of(root)
     if items is None or not all(isinstance(key, str) for key, _ in items):
         raise Refused("it is a pickle, but not of a StyleGAN snapshot - give the .pkl that StyleGAN2-ADA or StyleGAN3 training wrote")
     return dict(items)
@@ -56,7 +56,8 @@ def is_persistent(node: Any) -> bool:
     return isinstance(node, Object) and node.func == values.PERSISTENT
 
 
-def _items(node: Any) -> list[tuple[Any, Any]] | None:
+def items_of(node: Any) -> list[tuple[Any, Any]] | None:
+    """What a mapping holds, in order; None for all else."""
     if isinstance(node, dict):
         return list(node.items())
     return list(node.items) if isinstance(node, Object) and node.func in _MAPPINGS else None
@@ -82,7 +83,7 @@ def walk(module: Any) -> dict[str, Leaf]:
 def _walk(module: Any, prefix: str, leaves: dict[str, Leaf]) -> None:
     state = _module_state(module) or {}
     for part in ("_parameters", "_buffers", "_modules"):
-        for name, child in _items(state.get(part)) or ():
+        for name, child in items_of(state.get(part)) or ():
             if not isinstance(name, str) or "." in name:
                 raise Refused(f"a network in it has parts with impossible names - {TRUSTED}")
             if len(leaves) > _MAX_VALUES or len(prefix) > 1000:
@@ -103,7 +104,7 @@ def plain(node: Any, reader: values.Reader) -> Any:
         budget[0] -= 1
         if budget[0] < 0:
             raise Refused(f"it describes something with more than {_MAX_VALUES} values - {TRUSTED}")
-        items = _items(node)
+        items = items_of(node)
         if items is not None:
             return {key: convert(value) for key, value in items}
         if isinstance(node, (list, tuple)):
@@ -161,7 +162,7 @@ def without_paths(tree: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, .
         return not private
 
     def clean(node: Any, where: str) -> Any:
-        items = _items(node)
+        items = items_of(node)
         if items is not None:
             kept = [(name, value) for name, value in items if keeps(name, value, f"{where}.{name}")]
             return _with_items(node, [(name, clean(value, f"{where}.{name}")) for name, value in kept])
@@ -186,7 +187,7 @@ class Replacer:
             return earlier or node
         state = dict(_module_state(node) or {})
         for part in ("_parameters", "_buffers", "_modules"):
-            items = _items(state.get(part))
+            items = items_of(state.get(part))
             if items is not None:
                 state[part] = _with_items(state[part], [(name, self._part(name, child, wanted)) for name, child in items])
         if is_persistent(node):

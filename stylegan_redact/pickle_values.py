@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,11 +25,14 @@ NP_DTYPE, NP_NDARRAY = Global("numpy", "dtype"), Global("numpy", "ndarray")
 # NumPy 1 knows only this name, NumPy 2 still resolves it.
 NP_SCALAR, NP_ARRAY = Global("numpy.core.multiarray", "scalar"), Global("numpy.core.multiarray", "_reconstruct")
 NP_FROM_BUFFER = Global("numpy.core.numeric", "_frombuffer")
+PROGAN_NETWORK = Global("tfutil", "Network")
+TF_NETWORKS = (Global("dnnlib.tflib.network", "Network"), PROGAN_NETWORK)
+"""Networks of NVIDIA's TensorFlow code."""
 TORCH_DTYPES = {Global("torch", str(dtype).removeprefix("torch.")): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 
 _CALLED = frozenset(
     (PERSISTENT, TENSOR, PARAMETER, STORAGE, ORDERED_DICT, *EASY_DICTS, DEVICE, SIZE, *SETS)
-    + (NP_DTYPE, NP_NDARRAY, NP_SCALAR, NP_ARRAY, NP_FROM_BUFFER)
+    + (NP_DTYPE, NP_NDARRAY, NP_SCALAR, NP_ARRAY, NP_FROM_BUFFER, *TF_NETWORKS)
 )
 _NUMPY_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16")
 _NUMBERS = "it has NumPy data other than plain numbers"
@@ -43,8 +46,6 @@ _MAX_EXPANDED = 1 << 20
 
 def resolve(module: str, name: str) -> Global:
     """The import of that name if a StyleGAN snapshot may have it, under the one spelling that every version knows."""
-    if module.startswith("dnnlib.tflib") or module == "tfutil":
-        raise Refused("it was written by the TensorFlow code of NVIDIA, which this version does not read - convert it with NVIDIA's legacy.py first")
     module = re.sub(r"^numpy\._core\b", "numpy.core", module)
     found = Global("builtins" if module == "__builtin__" else module, name)
     if found in _CALLED or found in TORCH_DTYPES or _is_torch_layer(found):
@@ -76,6 +77,10 @@ class Reader:
     def __init__(self) -> None:
         self.tensors: dict[int, torch.Tensor] = {}
         """By id of a TENSOR or PARAMETER node; the graph keeps the nodes alive."""
+        self.arrays: dict[int, np.ndarray] = {}
+        """By id of an NP_ARRAY node."""
+        self.has_tensorflow = False
+        """Whether a network of TensorFlow code is among the nodes."""
         self._storages: dict[int, torch.Tensor] = {}
         self._done: dict[int, tuple[Any, Any]] = {}
         self._handlers = {
@@ -92,6 +97,7 @@ class Reader:
             NP_SCALAR: self._numpy_scalar,
             NP_ARRAY: self._numpy_array,
             NP_FROM_BUFFER: self._numpy_from_buffer,
+            **dict.fromkeys(TF_NETWORKS, self._tensorflow),
         }
 
     def check(self, node: Any, depth: int = 0) -> Any:
@@ -233,7 +239,7 @@ class Reader:
         state = node.state
         _need(len(node.args) == 3 and node.args[0] == NP_NDARRAY and node.args[1:] == ((0,), b"b"), _ARRAY)
         _need(isinstance(state, tuple) and len(state) == 5 and state[0] == 1 and isinstance(state[3], bool), _ARRAY)
-        self._numpy_values(state[2], state[1], state[4], depth)
+        self.arrays[id(node)] = self._numpy_values(state[2], state[1], state[4], depth, order="F" if state[3] else "C")
         return node
 
     def _numpy_from_buffer(self, node: Object, depth: int) -> Object:
@@ -243,11 +249,18 @@ class Reader:
         state = (1, shape, dtype, order == "F", bytes(data))
         return self.check(Object(NP_ARRAY, (NP_NDARRAY, (0,), b"b"), state=state), depth)
 
-    def _numpy_values(self, dtype: Any, shape: Any, data: Any, depth: int) -> np.ndarray:
+    def _numpy_values(self, dtype: Any, shape: Any, data: Any, depth: int, *, order: Literal["C", "F"] = "C") -> np.ndarray:
         _need(isinstance(dtype, Object) and dtype.func == NP_DTYPE and _is_size(shape) and isinstance(data, bytes), _ARRAY)
         kind = np.dtype(self.check(dtype, depth).args[0])
         _need(math.prod(shape) * kind.itemsize == len(data), "it has NumPy data shorter or longer than its shape")
-        return np.frombuffer(data, kind).reshape(shape)
+        return np.frombuffer(data, kind).reshape(shape, order=order)
+
+    def _tensorflow(self, node: Object, depth: int) -> Object:
+        self._bare(node, new=True, state=True)
+        _need(node.args == () and isinstance(node.state, dict), f"it makes {node.func} in an unusual way")
+        node.state = self.check(node.state, depth)
+        self.has_tensorflow = True
+        return node
 
 
 def _is_no_hooks(node: Any) -> bool:

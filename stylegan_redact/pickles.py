@@ -15,10 +15,11 @@ from typing import Any, BinaryIO
 
 import torch
 
-from stylegan_redact import pickle_recognise, pickle_tree, torch_storage
+from stylegan_redact import pickle_recognise, pickle_tensorflow, pickle_tree, torch_storage
 from stylegan_redact.pickle_compare import Comparison, same_bits
 from stylegan_redact.pickle_encode import encode
 from stylegan_redact.pickle_stream import TRUSTED, Refused, decode
+from stylegan_redact.pickle_tensorflow import TensorFlowPickle
 from stylegan_redact.pickle_values import Reader, resolve
 from stylegan_redact.types import RedactError
 
@@ -65,10 +66,24 @@ class Snapshot:
     """Provenance that an earlier redaction wrote."""
     _tree: dict[str, Any] = field(repr=False, compare=False)
     _reader: Reader = field(repr=False, compare=False)
+    converted_from: str | None = None
+    """What `sha256` is the hash of, where that is not a snapshot of PyTorch and the rest was converted from it."""
 
 
 def read_snapshot(source: str | os.PathLike[str] | BinaryIO) -> Snapshot:
-    """The snapshot in the file; nothing in it is run, whatever it holds.
+    """The snapshot of PyTorch in the file; nothing in it is run, whatever it holds. `network.read_snapshot` takes TensorFlow's as well.
+
+    Raises:
+        RedactError: as `read_pickle`, or the file is of TensorFlow.
+    """
+    found = read_pickle(source)
+    if isinstance(found, TensorFlowPickle):
+        raise RedactError(f"a snapshot of PyTorch was to be read - it is one of {found.made_by} for TensorFlow - convert it with legacy.py")
+    return found
+
+
+def read_pickle(source: str | os.PathLike[str] | BinaryIO) -> Snapshot | TensorFlowPickle:
+    """What the StyleGAN pickle holds; nothing in it is run, whatever it holds.
 
     Args:
         source: File name, or an open binary file, read from where it stands to its end.
@@ -90,7 +105,7 @@ def read_snapshot(source: str | os.PathLike[str] | BinaryIO) -> Snapshot:
         raise RedactError(f"{path} was to be read - the system says: {error.strerror or error} - check that you may read it") from error
 
 
-def _read(file: BinaryIO, name: str) -> Snapshot:
+def _read(file: BinaryIO, name: str) -> Snapshot | TensorFlowPickle:
     head = file.read(pickle_recognise.HEAD_BYTES)
     instead = pickle_recognise.refusal(head)
     if instead is not None:
@@ -109,14 +124,22 @@ def _read(file: BinaryIO, name: str) -> Snapshot:
         raise RedactError(f"{name} was to be read as a StyleGAN snapshot - its pickle is damaged ({detail}) - download it again") from None
 
 
-def _interpret(file: BinaryIO, size: int, sha256: str) -> Snapshot:
+def _interpret(file: BinaryIO, size: int, sha256: str) -> Snapshot | TensorFlowPickle:
     root = decode(file, resolve)
     if torch_storage.is_torch_file(root):
         raise Refused("it is a file of torch.save, not a pickle of NVIDIA's code - give the .pkl that training wrote")
     if file.tell() != size:
         raise Refused(f"{size - file.tell()} bytes follow its pickle, in no StyleGAN snapshot they do - {TRUSTED}")
     reader = Reader()
-    tree = pickle_tree.top_level(reader.check(root))
+    root = reader.check(root)
+    if pickle_tensorflow.holds_networks(root):
+        return TensorFlowPickle(sha256, pickle_tensorflow.read_networks(root, reader))
+    if reader.has_tensorflow:
+        raise Refused(f"it has networks of TensorFlow among other things, where StyleGAN pickles hold G, D and Gs alone - {TRUSTED}")
+    return _snapshot(pickle_tree.top_level(root), reader, sha256)
+
+
+def _snapshot(tree: dict[str, Any], reader: Reader, sha256: str) -> Snapshot:
     missing = [key for key in NETWORKS if key not in tree]
     if missing:
         there = ", ".join(map(str, tree)) or "nothing"

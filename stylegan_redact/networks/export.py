@@ -42,17 +42,7 @@ def write_network_pickle(
         RedactError: a module is not persistent, holds a NumPy array, training_set_kwargs names a path, or the file cannot be written.
     """
     path = Path(path)
-    kwargs = None if training_set_kwargs is None else dict(training_set_kwargs)
-    data: dict[str, Any] = {"G": G, "D": D, "G_ema": G_ema, "training_set_kwargs": kwargs, "augment_pipe": augment_pipe}
-    if redaction is not None:
-        data["redaction"] = dict(redaction)
-    for name, module in data.items():
-        if isinstance(module, torch.nn.Module) and not persistence.is_persistent(module):
-            raise RedactError(f"{name} was to be written - {type(module).__name__} is no persistent class - decorate it with persistent_class")
-    for name, value in (training_set_kwargs or {}).items():
-        if name == "path" or (isinstance(value, str) and value[:1] in ("/", "~", "\\")):
-            raise RedactError(f"training_set_kwargs was to be written - {name} is a private path - leave it out")
-    data = _published(data)
+    data = _checked(G=G, D=D, G_ema=G_ema, training_set_kwargs=training_set_kwargs, augment_pipe=augment_pipe, redaction=redaction)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with temporary.open("xb") as file:
@@ -64,6 +54,28 @@ def write_network_pickle(
         raise RedactError(f"{path} was to be written - the system says: {error.strerror or error} - check the folder and the space left") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def network_pickle(*, G: torch.nn.Module, D: torch.nn.Module, G_ema: torch.nn.Module) -> bytes:
+    """What `write_network_pickle` would write."""
+    return pickle.dumps(_checked(G=G, D=D, G_ema=G_ema, training_set_kwargs=None, augment_pipe=None, redaction=None), protocol=4)
+
+
+def _checked(
+    *, G: Any, D: Any, G_ema: Any, training_set_kwargs: Mapping[str, Any] | None, augment_pipe: Any, redaction: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The top level as it goes into the file."""
+    kwargs = None if training_set_kwargs is None else dict(training_set_kwargs)
+    data: dict[str, Any] = {"G": G, "D": D, "G_ema": G_ema, "training_set_kwargs": kwargs, "augment_pipe": augment_pipe}
+    if redaction is not None:
+        data["redaction"] = dict(redaction)
+    for name, module in data.items():
+        if isinstance(module, torch.nn.Module) and not persistence.is_persistent(module):
+            raise RedactError(f"{name} was to be written - {type(module).__name__} is no persistent class - decorate it with persistent_class")
+    for name, value in (training_set_kwargs or {}).items():
+        if name == "path" or (isinstance(value, str) and value[:1] in ("/", "~", "\\")):
+            raise RedactError(f"training_set_kwargs was to be written - {name} is a private path - leave it out")
+    return _published(data)
 
 
 def _published(data: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`redact.py convert SRC DST`: network pickles of PyTorch or TensorFlow, and safetensors files, to pickles of PyTorch or safetensors files.
+
+A safetensors file holds the tensors as `G_ema.synthesis.b4.const`, and in its metadata, as JSON, what the networks were built with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import safetensors
+import safetensors.torch
+import torch
+
+from stylegan_redact import network_files, pickle_tree
+from stylegan_redact.cli import Failure
+from stylegan_redact.network import read_snapshot
+from stylegan_redact.networks import build, export
+from stylegan_redact.pickles import NETWORKS
+from stylegan_redact.run_dir import whole_file
+from stylegan_redact.types import RedactError
+
+ENDINGS = (".pkl", ".safetensors")
+METADATA = "stylegan-redact"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a file holds, wherever it comes from."""
+
+    description: dict[str, Any]
+    """`networks`: key -> [class name, positional arguments, keyword arguments]; `ada`; `training_set_kwargs`; `redaction`."""
+    tensors: dict[str, dict[str, torch.Tensor]]
+    """By key and name."""
+    told: tuple[str, ...]
+    """What the user should know."""
+
+
+def command() -> click.Command:
+    """The verb."""
+    params: list[click.Parameter] = [
+        click.Argument(["source"], metavar="NAME|PATH|URL"),
+        click.Argument(["dest"], metavar="PATH", type=click.Path(path_type=Path)),
+    ]
+    doc = f"Convert a network: pickles of PyTorch or TensorFlow, or .safetensors, to {' or '.join(ENDINGS)}. Executes nothing of the source."
+    return click.Command("convert", callback=_convert, params=params, help=doc)
+
+
+def _convert(source: str, dest: Path) -> None:
+    try:
+        for line in convert(source, dest):
+            click.echo(line)
+    except RedactError as error:
+        raise Failure(str(error)) from None
+
+
+def convert(source: str, dest: Path) -> tuple[str, ...]:
+    """Writes `dest`, in the format that its ending names, with the networks of `source`; what to know of it comes back.
+
+    Raises:
+        RedactError: another ending, no networks in the source, or the file cannot be written.
+    """
+    if dest.suffix not in ENDINGS:
+        raise RedactError(f"{dest} was to be written - its ending must be {' or '.join(ENDINGS)} - choose one of these")
+    path = network_files.locate(source)
+    found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    description, dropped = pickle_tree.without_paths(found.description)
+    # Built in either case: what does not fit together must not be written.
+    nets = {key: _built(description, key, found.tensors[key]) for key in NETWORKS}
+    if dest.suffix == ".pkl":
+        rest = {key: description[key] for key in ("training_set_kwargs", "redaction")}
+        export.write_network_pickle(dest, G=nets["G"], D=nets["D"], G_ema=nets["G_ema"], **rest)
+    else:
+        tensors = {f"{key}.{name}": tensor.clone().contiguous() for key in NETWORKS for name, tensor in found.tensors[key].items()}
+        with whole_file(dest) as temporary:
+            safetensors.torch.save_file(tensors, temporary, metadata={METADATA: json.dumps(pickle_tree.json_like(description, "the networks"))})
+    return (*found.told, *(f"Left out, a private path: {name}" for name in dropped), f"Wrote {dest}")
+
+
+def _read_pickle(path: Path) -> Networks:
+    snapshot = read_snapshot(path)
+    if "D" not in snapshot.modules:
+        raise RedactError(f"{path} was to be converted - its D is no network with embedded source - give a full snapshot")
+    records = {key: snapshot.modules[key] for key in NETWORKS}
+    description = {
+        "networks": {key: [record.class_name, list(record.init_args), record.init_kwargs] for key, record in records.items()},
+        "ada": any(build.of_ada_layout(record.class_name, record.init_kwargs) for record in records.values()),
+        "training_set_kwargs": snapshot.training_set_kwargs,
+        "redaction": snapshot.redaction,
+    }
+    told = [f"The source is of {snapshot.converted_from}"] if snapshot.converted_from else []
+    told += ["Left out, only training needs it: augment_pipe"] if "augment_pipe" in snapshot.modules else []
+    return Networks(description, {key: record.tensors for key, record in records.items()}, tuple(told))
+
+
+def _read_safetensors(path: Path) -> Networks:
+    asked = f"{path} was to be read"
+    tensors: dict[str, dict[str, torch.Tensor]] = {key: {} for key in NETWORKS}
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {}).get(METADATA, "null"))
+            for full in file.keys():
+                key, _, name = full.partition(".")
+                tensors.setdefault(key, {})[name] = file.get_tensor(full)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise RedactError(f"{asked} - it is missing or no whole safetensors file ({str(error)[:120]}) - check the name, or get it again") from None
+    if not _is_description(description) or set(tensors) != set(NETWORKS):
+        raise RedactError(f"{asked} - it does not say which networks its tensors are of - give one that `redact.py convert` wrote")
+    return Networks(description, tensors, ())
+
+
+def _is_description(value: Any) -> bool:
+    if (
+        not isinstance(value, dict)
+        or set(value) != {"networks", "ada", "training_set_kwargs", "redaction"}
+        or not isinstance(value["networks"], dict)
+    ):
+        return False
+    kinds = [[type(part) for part in net] if isinstance(net, list) else None for net in value["networks"].values()]
+    rest = all(isinstance(value[key], (dict, type(None))) for key in ("training_set_kwargs", "redaction"))
+    return rest and isinstance(value["ada"], bool) and set(value["networks"]) == set(NETWORKS) and kinds == [[str, list, dict]] * len(NETWORKS)
+
+
+def _built(description: Mapping[str, Any], key: str, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    class_name, args, kwargs = description["networks"][key]
+    return build.build_module(class_name, tuple(args), kwargs, tensors, ada=description["ada"])

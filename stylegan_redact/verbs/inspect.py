@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`redact.py inspect FILE`: what a network pickle holds. Executes nothing of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stylegan_redact import network_files, pickle_stream, pickles
+from stylegan_redact.cli import Failure
+from stylegan_redact.networks import build
+from stylegan_redact.pickle_tensorflow import TensorFlowPickle
+from stylegan_redact.run_dir import strict
+from stylegan_redact.types import RedactError
+
+_SHAPE = ("img_resolution", "img_channels", "z_dim", "w_dim", "c_dim")
+
+
+def command() -> click.Command:
+    """The verb."""
+    params: list[click.Parameter] = [
+        click.Argument(["network"], metavar="NAME|PATH|URL"),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print JSON"),
+    ]
+    return click.Command("inspect", callback=_inspect, params=params, help="Say what a network pickle holds, without executing any of it.")
+
+
+def _inspect(network: str, as_json: bool) -> None:
+    try:
+        found = describe(network_files.locate(network))
+    except RedactError as error:
+        raise Failure(str(error)) from None
+    click.echo(json.dumps(strict(found), indent=2, default=str) if as_json else "\n".join(_lines(found)))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Format, hash, networks with their shapes and sizes, imports and provenance of the pickle.
+
+    Raises:
+        RedactError: it is no StyleGAN pickle, damaged, or hostile.
+    """
+    found = pickles.read_pickle(path)
+    with path.open("rb") as file:
+        imports = pickle_stream.imported_names(file)
+    head: dict[str, Any] = {"file": path.name, "bytes": path.stat().st_size, "sha256": found.sha256}
+    if isinstance(found, TensorFlowPickle):
+        head["format"] = f"pickle of {found.made_by} for TensorFlow (format {found.networks['G'].format})"
+        networks: dict[str, Any] = {
+            key: {"variables": len(net.variables), "numbers": sum(values.size for values in net.variables.values()), **net.static_kwargs}
+            for key, net in found.networks.items()
+        }
+        return head | {"networks": networks, "imports": imports}
+    head |= {"format": "snapshot of PyTorch (persistence format 6)", "keys": found.keys}
+    head["networks"] = {key: _described(record) for key, record in found.modules.items()}
+    return head | {"training_set_kwargs": found.training_set_kwargs, "redaction": found.redaction, "imports": imports}
+
+
+def _described(record: pickles.ModuleRecord) -> dict[str, Any]:
+    known = [name for name, module in build.architectures().items() if module.RECOGNISED_BY.get(record.class_name) in record.tensors]
+    sizes = {name: record.init_kwargs[name] for name in _SHAPE if name in record.init_kwargs}
+    parameters = [record.tensors[name] for name in record.parameter_names]
+    return {
+        "class": record.class_name,
+        "architecture": known[0] if known else "not known here",
+        **sizes,
+        "tensors": len(record.tensors),
+        "parameters": sum(tensor.numel() for tensor in parameters),
+        "source_sha256": record.source_sha256,
+    }
+
+
+def _lines(value: Mapping[str, Any], indent: str = "") -> list[str]:
+    lines: list[str] = []
+    for key, each in value.items():
+        label = f"{indent}{key}:".ljust(22)
+        if isinstance(each, Mapping):
+            lines += [label.rstrip(), *_lines(each, f"{indent}  ")]
+        else:
+            text = ", ".join(map(str, each)) if isinstance(each, (list, tuple)) else "-" if each is None else str(each)
+            # Text of a file from anywhere must not steer the terminal.
+            lines.append(f"{label} {text if text.isprintable() else ascii(text)}")
+    return lines
