@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds the other attributes while a feature goes: the distance of logits, the choice of codes, groups of the discriminator."""
+
+from __future__ import annotations
+
+import tiny
+import torch
+
+from stylegan_redact.methods.edit import Edit
+from stylegan_redact.training.editor import LOGIT_RANGE, apart, whole_groups
+from stylegan_redact.training.pool import FEWEST, Pool, rare_weights
+from stylegan_redact.types import LabelledLatents
+
+
+def slope(now: float, then: float) -> float:
+    """Derivative of the distance by the logit."""
+    logit = torch.tensor([[float(now)]], requires_grad=True)
+    apart(logit, torch.tensor([[float(then)]])).backward()
+    assert logit.grad is not None
+    return float(logit.grad)
+
+
+def test_an_attribute_that_is_lost_for_certain_is_drawn_back() -> None:
+    assert slope(-20, 20) < 0 < slope(20, -20)
+    assert slope(-20, 3) < 0 < slope(20, -3)
+
+
+def test_sure_may_stay_as_sure_as_it_likes() -> None:
+    assert slope(LOGIT_RANGE + 1, 20) == slope(50, 20) == slope(-LOGIT_RANGE - 1, -20) == 0
+    assert slope(LOGIT_RANGE - 1, 20) < 0 < slope(1 - LOGIT_RANGE, -20)
+
+
+def test_within_the_range_a_logit_is_held_from_both_sides() -> None:
+    assert slope(1, 2) < 0 < slope(3, 2)
+    assert slope(2, 2) == 0
+
+
+def labelled(counts: list[int], n: int = 1000) -> LabelledLatents:
+    """Attribute i is shown by the first counts[i] codes."""
+    logits = torch.where(torch.arange(n)[:, None] < torch.tensor(counts), 1.0, -1.0)
+    return LabelledLatents(torch.arange(n).float()[:, None], logits[:, 0], None, logits)
+
+
+def test_rare_attributes_come_often_and_the_rest_still_does() -> None:
+    latents = labelled([500, 10])
+    weights = rare_weights(latents, torch.ones(1000, dtype=torch.bool))
+    assert weights is not None and torch.isclose(weights.sum(), torch.ones([], dtype=torch.float64))
+    drawn = Pool(latents.w, weights).draw(20_000, torch.Generator().manual_seed(0))
+    share = float((drawn < 10).float().mean())
+    expected = 0.5 * 10 / 1000 + 0.5 * (1 + 10 / 500) / 2
+    assert abs(share - expected) < 0.02
+    assert float((drawn >= 500).float().mean()) > 0.2
+
+
+def test_what_hardly_any_code_shows_is_not_drawn_over_and_over() -> None:
+    everything = torch.ones(1000, dtype=torch.bool)
+    assert rare_weights(labelled([FEWEST - 1]), everything) is None
+    weights = rare_weights(labelled([500, FEWEST - 1]), everything)
+    assert weights is not None and torch.allclose(weights[:500], weights[0])
+    assert rare_weights(LabelledLatents(torch.zeros(3, 1), torch.zeros(3)), everything[:3]) is None
+
+
+def test_a_batch_that_fills_no_group_of_the_discriminator_is_no_error() -> None:
+    net = tiny.network()
+    for n, kept in ((3, 3), (4, 4), (6, 4), (9, 8)):
+        assert len(whole_groups(net.D, torch.zeros(n, 3, 16, 16))) == kept
+    Edit(batch=6, kimg=0.012, edit_kimg=0.012).redact(net, tiny.feature(net), (), 0)
