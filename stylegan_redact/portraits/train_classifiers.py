@@ -4,7 +4,8 @@
     python -m stylegan_redact.portraits.train_classifiers --which=detector --out=detector.safetensors
     python -m stylegan_redact.portraits.train_classifiers --which=judge --out=judge.safetensors
 
-Prints the accuracy for each attribute on held-out drawings, with n and an interval, in JSON.
+Prints the accuracy for each attribute on held-out drawings, with n and an interval, in JSON: on drawings that show attributes whole or not at
+all, and on such as show one in part.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.nn.functional import affine_grid, avg_pool2d, binary_cross_entropy_wi
 from stylegan_redact.estimates import clopper_pearson
 from stylegan_redact.portraits.classifiers import DetectorNet, JudgeNet, save_classifier
 from stylegan_redact.portraits.draw import draw_portraits
+from stylegan_redact.portraits.faint import draw_faint
 from stylegan_redact.portraits.portrait import ATTRIBUTES
 
 HELD_OUT_SEED = 900_000
@@ -65,12 +67,18 @@ def to_tensor(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 127.5 - 1  # uint8 => [-1, 1]
 
 
+def drawings(seed: int, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures and truth, half of them of people who show an attribute in part only."""
+    whole, faint = draw_portraits(seed, num - num // 2), draw_faint(seed, num // 2)
+    return np.concatenate([whole[0], faint[0]]), np.concatenate([whole[1], faint[1]])
+
+
 def train(which: str, num: int, steps: int, batch: int, seed: int) -> torch.nn.Module:
     """A classifier trained by its recipe; deterministic by `seed`."""
     build, augment, data_seed = RECIPES[which]
     torch.manual_seed(seed)
     net = build(len(ATTRIBUTES)).train()
-    images, truth = draw_portraits(data_seed + seed, num)
+    images, truth = drawings(data_seed + seed, num)
     target = torch.from_numpy(truth).float()
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
@@ -85,9 +93,9 @@ def train(which: str, num: int, steps: int, batch: int, seed: int) -> torch.nn.M
     return net.eval()
 
 
-def accuracies(net: torch.nn.Module, num: int) -> dict[str, dict[str, float]]:
+def accuracies(net: torch.nn.Module, images: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, float]]:
     """For each attribute: accuracy on held-out drawings, its interval, and the true positive rate."""
-    images, truth = draw_portraits(HELD_OUT_SEED, num)
+    num = len(images)
     with torch.no_grad():
         shows = torch.cat([net(to_tensor(images[i : i + 500])) for i in range(0, num, 500)]).numpy() > 0
     rows = {}
@@ -113,7 +121,8 @@ def main(which: str, out: Path, drawings: int, steps: int, batch: int, seed: int
     temporary = out.with_suffix(".tmp")
     save_classifier(net, ATTRIBUTES, temporary)
     temporary.replace(out)
-    click.echo(json.dumps(dict(which=which, accuracy=accuracies(net, held_out)), indent=1))
+    told = {kind: accuracies(net, *draw(HELD_OUT_SEED, held_out)) for kind, draw in (("whole", draw_portraits), ("partial", draw_faint))}
+    click.echo(json.dumps(dict(which=which, **told), indent=1))
 
 
 if __name__ == "__main__":
