@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 REDACT = Path(__file__).parents[1] / "redact.py"
-SHORT = ["--num-latents=400", "--num-images=300", "--kimg=0.16", "--edit-kimg=0.16"]
+SHORT = ["--num-latents=400", "--num-images=300", "--kimg=0.16"]
 MOST_MEMORY = 2 << 30
 """Bytes; images pass in batches, so that longer settings take no more."""
 

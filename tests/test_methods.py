@@ -20,11 +20,11 @@ from stylegan_redact.evaluation import measure_pairs
 from stylegan_redact.types import Feature, RedactError
 
 NAMES = plugins.names(methods)
-SMALL = {"steps": 300, "kimg": 1.0, "edit_kimg": 0.8, "batch": 32}
+SMALL = {"steps": 300, "kimg": 1.0, "batch": 32}
 """Options that say how long a method works, made to fit a tiny network; those that a method has are used."""
-MORE = {"unlearn": {"kimg": 4.0}, "edit": {"kimg": 2.0, "strength": 2.0, "guidance": 0.1, "lr": 0.002}}
+MORE = {"unlearn": {"kimg": 4.0}, "edit": {"kimg": 2.0, "guidance": 0.1, "lr": 0.002}}
 """What a method needs beyond that, to get anywhere."""
-FEW_STEPS = {"steps": 3, "kimg": 0.096, "edit_kimg": 0.096}
+FEW_STEPS = {"steps": 3, "kimg": 0.096}
 SOUGHT = {"latents": "latents", "subspace": "subspace|latents", "detector": "detector|classifier", "examples": "examples|images"}
 """What a message says when one of Feature's fields is missing."""
 MEASURABLE = 0.1

@@ -28,7 +28,7 @@ NAMES = plugins.names(methods)
 LAYERS = 4
 SMALL: dict[str, Any] = dict(channel_base=128, channel_max=8, num_layers=LAYERS, margin_size=4, filter_size=4)
 CONFIGS: dict[str, dict[str, Any]] = {"t": SMALL, "r": SMALL | dict(conv_kernel=1, use_radial_filters=True)}
-OPTIONS: dict[str, Any] = {"steps": 200, "kimg": 1.0, "edit_kimg": 0.5, "batch": 16}
+OPTIONS: dict[str, Any] = {"steps": 200, "kimg": 1.0, "batch": 16}
 MORE: dict[str, dict[str, Any]] = {"unlearn": {"kimg": 1.5, "lr": 0.004}, "edit": {"strength": 2.0, "guidance": 0.1, "lr": 0.004}}
 LEAST_FALL = 0.3
 """Every method removes at least this share of the planted feature, tiny as network and budget are."""

@@ -50,7 +50,7 @@ METHODS: dict[str, Any] = {
     "fold": Fold(quantile=0.0),
     "mapping": Mapping(steps=30),
     "unlearn": Unlearn(kimg=0.016, batch=4, lr=0.01),
-    "edit": Edit(kimg=0.016, edit_kimg=0.008, batch=4, lr=0.01),
+    "edit": Edit(kimg=0.016, batch=4, lr=0.01),
 }
 REDACTED = [(variant, method) for variant in ("t-32", "r-32") for method in METHODS]
 

@@ -15,14 +15,11 @@ from stylegan_redact.types import Progress
 
 Pairs = Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 """(n, generator) -> ws [n, num_ws, w_dim] as callers feed it, and the ws whose picture shall come out."""
-Extra = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
-"""(img [n, C, H, W], target [n, C, H, W], moved [n] bool, generator) -> scalar: a further loss."""
 
 
 def distill_synthesis(
-    student: torch.nn.Module, teacher: torch.nn.Module, pairs: Pairs, loss: UnlearnLoss, schedule: Schedule, *,
-    extra: Extra | None = None, progress: Progress | None = None,
-) -> None:  # fmt: skip
+    student: torch.nn.Module, teacher: torch.nn.Module, pairs: Pairs, loss: UnlearnLoss, schedule: Schedule, *, progress: Progress | None = None
+) -> None:
     """Trains the synthesis network `student` in place towards `teacher` at the edited latents. What steers the pose stays as it is.
 
     Args:
@@ -31,7 +28,6 @@ def distill_synthesis(
         pairs:    What to feed and what to aim at; rows that are equal are to be reconstructed.
         loss:     L1 + MS-SSIM where the two differ, L1 where not.
         schedule: Steps and sizes.
-        extra:    Added to the objective.
         progress: Told (stage, share done, figures).
     """
     generator = torch.Generator().manual_seed(schedule.seed)
@@ -51,9 +47,6 @@ def distill_synthesis(
                 target = teacher(goal, noise_mode="const", force_fp32=True)
             img = student(part, noise_mode="const", force_fp32=True)
             terms = loss(img, target, target, moved)._asdict()
-            if extra is not None:
-                terms["extra"] = extra(img, target, moved, generator)
-                terms["total"] = terms["total"] + terms["extra"]
             (terms["total"] * (len(part) / batch)).backward()
             for name, value in terms.items():
                 figures[name] = figures.get(name, 0.0) + float(value.detach()) * len(part) / batch

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from stylegan_redact.methods.edit import Edit
-from stylegan_redact.training.editor import LOGIT_RANGE, apart, whole_groups
+from stylegan_redact.training.guide import LOGIT_RANGE, apart, whole_groups
 from stylegan_redact.training.pool import FEWEST, Pool, rare_weights
 from stylegan_redact.types import LabelledLatents
 
@@ -64,4 +64,4 @@ def test_a_batch_that_fills_no_group_of_the_discriminator_is_no_error() -> None:
     net = tiny.network()
     for n, kept in ((3, 3), (4, 4), (6, 4), (9, 8)):
         assert len(whole_groups(net.D, torch.zeros(n, 3, 16, 16))) == kept
-    Edit(batch=6, kimg=0.012, edit_kimg=0.012).redact(net, tiny.feature(net), (), 0)
+    Edit(batch=6, kimg=0.012).redact(net, tiny.feature(net), (), 0)

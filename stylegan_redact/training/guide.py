@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a detector wants of a picture: a feature gone however one looks at it, and all else that it knows as it was."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import smooth_l1_loss, softplus
+
+from stylegan_redact.training.augment import random_view
+from stylegan_redact.types import Detector
+
+BARELY = -1.0
+"""A logit above this counts as showing the feature: what barely shows is edited too."""
+LOGIT_RANGE = 5.0
+"""Beyond this a logit says no more than "surely", and need not be copied."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """The detector's wish, as losses: the feature's logit under -margin, the other logits as they were."""
+
+    detector: Detector
+    column: int
+    """Of the feature among the detector's logits."""
+    margin: float = 4.0
+
+    def logit(self, img: torch.Tensor) -> torch.Tensor:
+        """The feature's [n], differentiable."""
+        return self.detector.logits(img)[:, self.column]
+
+    def shows(self, img: torch.Tensor, above: float = 0.0) -> torch.Tensor:
+        """[n] bool."""
+        with torch.no_grad():
+            return self.logit(img) > above
+
+    def compare(self, img: torch.Tensor, before: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is left of the feature in img, and how far its other logits are from those of `before`, as they are and through random views.
+
+        Through the same random view for both: a logit that is held on the bare image alone is held for this detector alone.
+
+        Returns:
+            [n], and a scalar.
+        """
+        state = generator.get_state()
+        now = self.detector.logits(torch.cat([img, random_view(img, generator)]))  # [2 n, attributes]
+        generator.set_state(state)
+        left = softplus(now[:, self.column] + self.margin).view(2, -1).sum(dim=0)
+        rest = [index for index in range(now.shape[1]) if index != self.column]
+        if not rest:
+            return left, now.new_zeros([])
+        with torch.no_grad():
+            then = self.detector.logits(torch.cat([before, random_view(before, generator)]))
+        return left, apart(now[:, rest], then[:, rest])
+
+
+def apart(now: torch.Tensor, then: torch.Tensor) -> torch.Tensor:
+    """Scalar: how far logits now [n, a] are from what they were, where what was beyond LOGIT_RANGE has only to be beyond it again.
+
+    Only what they were is cut off. With both cut off, an attribute that is lost for certain would have no gradient to come back by.
+    """
+    sure = then.abs() >= LOGIT_RANGE
+    low = torch.where(sure, torch.where(then > 0, LOGIT_RANGE, -math.inf), then)
+    high = torch.where(sure, torch.where(then > 0, math.inf, -LOGIT_RANGE), then)
+    return smooth_l1_loss(now, now.detach().clamp(low, high))
+
+
+def whole_groups(D: torch.nn.Module, img: torch.Tensor) -> torch.Tensor:
+    """The first images, as many as fill groups of the discriminator's minibatch statistics, which refuse others."""
+    size = next((getattr(layer, "group_size") for layer in D.modules() if hasattr(layer, "group_size")), None)  # noqa: B009 - Module's type
+    return img if size is None or len(img) <= size else img[: len(img) // size * size]

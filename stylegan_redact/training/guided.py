@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Teaches a synthesis network to draw, wherever its picture shows a feature, the same picture without it, and elsewhere what it drew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import softplus
+
+from stylegan_redact.losses.ms_ssim import ms_ssim
+from stylegan_redact.network import trainable
+from stylegan_redact.training.guide import BARELY, Guide, whole_groups
+from stylegan_redact.training.locate import wanted
+from stylegan_redact.training.schedule import Schedule
+from stylegan_redact.types import Progress
+
+Codes = Callable[[int, torch.Generator], torch.Tensor]
+"""(n, generator) -> ws [n, num_ws, w_dim] as callers feed it."""
+Verdict = Callable[[torch.Tensor], torch.Tensor]
+"""img [n, C, H, W] -> logits of a discriminator, the higher the more real."""
+
+
+@dataclass(frozen=True)
+class GuidedLoss:
+    """The terms of the objective, with their weights against the mean absolute change of what is to stay.
+
+    A picture that shows the feature by the detector's word is *marked*; of a marked one only those pixels may change whose change lowers the
+    detector's logit (training/locate.py).
+    """
+
+    guide: Guide
+    realism: Verdict | None = None
+    """Of marked pictures: what is neither with nor without the feature looks like nothing that a discriminator was trained on."""
+    guidance: float = 0.03
+    """What is left of the feature in marked pictures."""
+    hold: float = 0.15
+    """Distance of the detector's other logits."""
+    still: float = 0.3
+    """1 - MS-SSIM of unmarked pictures."""
+    real: float = 0.05
+    inside: float = 0.1
+    """Change of marked pictures where it is wanted."""
+
+    def terms(self, img: torch.Tensor, before: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Weighted terms, scalars: means over the batch, pictures that a term does not concern counting 0.
+
+        Args:
+            img:       [n, C, H, W] in [-1, 1], with gradient.
+            before:    [n, C, H, W], of the same codes by the network as it was.
+            generator: Of the random views.
+        """
+        marked = self.guide.shows(before, BARELY)
+        left, change = self.guide.compare(img, before, generator)
+        free = img.new_ones([len(img), 1, *img.shape[2:]])
+        terms = {"feature": self.guidance * (left * marked).mean(), "others": self.hold * change}
+        if bool(marked.any()):
+            free[marked] -= (1 - self.inside) * wanted(self.guide.logit, before[marked], img[marked].detach())
+            if self.realism is not None:
+                share = marked.float().mean()
+                terms["realism"] = self.real * share * softplus(-self.realism(img[marked])).mean()
+        if not bool(marked.all()):
+            terms["structure"] = self.still * (1 - ms_ssim(img[~marked], before[~marked])).sum() / len(img)
+        return terms | {"change": (free * (img - before).abs()).mean()}
+
+
+def guided_synthesis(
+    student: torch.nn.Module, teacher: torch.nn.Module, codes: Codes, loss: GuidedLoss, schedule: Schedule, progress: Progress | None = None
+) -> None:
+    """Trains the synthesis network `student` in place. What steers the pose stays as it is.
+
+    Args:
+        student:  Starts as a copy of the teacher.
+        teacher:  Frozen.
+        codes:    What to feed.
+        loss:     What to minimise.
+        schedule: Steps and sizes.
+        progress: Told (stage, share done, figures).
+    """
+    generator = torch.Generator().manual_seed(schedule.seed)
+    student.requires_grad_(False)
+    parameters = [parameter.requires_grad_(True) for parameter in trainable(student)]
+    optimizer = torch.optim.Adam(parameters, lr=schedule.lr, betas=(0.0, 0.99))
+    batch, steps = schedule.batch, schedule.steps
+    micro = batch if schedule.micro_batch is None else min(schedule.micro_batch, batch)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = schedule.lr * min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        figures: dict[str, float] = {}
+        optimizer.zero_grad(set_to_none=True)
+        for part in codes(batch, generator).split(micro):
+            with torch.no_grad():
+                before = teacher(part, noise_mode="const", force_fp32=True)
+            terms = loss.terms(student(part, noise_mode="const", force_fp32=True), before, generator)
+            (torch.stack(list(terms.values())).sum() * (len(part) / batch)).backward()
+            for name, value in terms.items():
+                figures[name] = figures.get(name, 0.0) + float(value.detach()) * len(part) / batch
+        optimizer.step()
+        if progress is not None and (step % 10 == 0 or step + 1 == steps):
+            progress("edit", (step + 1) / steps, figures)
+    student.requires_grad_(False)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The objective of the guided edit, term by term, on images whose feature is the brightness of a corner."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from stylegan_redact.losses.ms_ssim import ms_ssim
+from stylegan_redact.methods.edit import mixed_codes
+from stylegan_redact.network import synthesize
+from stylegan_redact.training.guide import BARELY, Guide
+from stylegan_redact.training.guided import GuidedLoss
+from stylegan_redact.types import LabelledLatents
+
+SIDE = 32
+
+
+class Corner:
+    """One logit: how bright the upper left corner is."""
+
+    differentiable = True
+    attributes = ("glow",)
+
+    def logits(self, img: torch.Tensor) -> torch.Tensor:
+        return 20 * img[:, :, :8, :8].mean([1, 2, 3])[:, None]
+
+
+def loss(**weights: float) -> GuidedLoss:
+    return GuidedLoss(Guide(Corner(), 0, 4.0), **weights)
+
+
+def pictures(level: float) -> torch.Tensor:
+    """[2, 3, 32, 32], the first with a bright corner; the rest is noise."""
+    img = 0.3 * torch.randn([2, 3, SIDE, SIDE], generator=torch.Generator().manual_seed(0))
+    img[0, :, :8, :8], img[1, :, :8, :8] = level, -0.5
+    return img
+
+
+def terms(img: torch.Tensor, before: torch.Tensor, **weights: float) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(1)
+    return {name: float(value) for name, value in loss(**weights).terms(img, before, generator).items()}
+
+
+def test_nothing_changed_costs_only_what_is_left_of_the_feature() -> None:
+    before = pictures(0.5)
+    found = terms(before.clone(), before)
+    assert found["feature"] > 0.03 * (10 + 4) / 2  # softplus(logit + margin) of the bare image, by two images, and what the view adds
+    assert found["others"] == found["change"] == 0 and found["structure"] == pytest.approx(0, abs=1e-6)
+
+
+def test_what_is_left_counts_for_images_that_showed_the_feature_only() -> None:
+    gone = pictures(-0.5)
+    assert terms(gone.clone(), gone)["feature"] == 0
+    assert terms(pictures(0.5), gone)["feature"] == 0
+
+
+def test_a_marked_image_may_change_where_the_feature_lies_and_nowhere_else() -> None:
+    before = pictures(0.5)
+    inside, outside = before.clone(), before.clone()
+    inside[0, :, :8, :8] = -0.5
+    outside[0, :, :8, :8] = -0.5
+    outside[0, :, 24:, 24:] += 1.0
+    alone = terms(inside, before)["change"]
+    assert alone == pytest.approx(0.1 * (8 * 8) / SIDE**2 / 2, rel=1e-4)
+    assert terms(outside, before)["change"] - alone == pytest.approx((8 * 8) / SIDE**2 / 2, rel=1e-4)
+
+
+def test_an_unmarked_image_is_held_everywhere() -> None:
+    before = pictures(0.5)
+    img = before.clone()
+    img[1, :, :8, :8] -= 0.5
+    found = terms(img, before)
+    assert found["change"] == pytest.approx(0.5 * (8 * 8) / SIDE**2 / 2, rel=1e-4)
+    assert found["structure"] == pytest.approx(0.3 * float(1 - ms_ssim(img[1:], before[1:])) / 2, rel=1e-3)
+
+
+def test_the_discriminator_is_asked_about_marked_images_only() -> None:
+    asked = []
+
+    def verdict(img: torch.Tensor) -> torch.Tensor:
+        asked.append(img)
+        return torch.zeros([len(img), 1])
+
+    before = pictures(0.5)
+    found = loss(realism=verdict, real=1.0).terms(before.clone(), before, torch.Generator().manual_seed(1))
+    assert len(asked) == 1 and torch.equal(asked[0], before[:1])
+    assert float(found["realism"]) == pytest.approx(torch.log(torch.tensor(2.0)) / 2)  # softplus(0), for one of two images
+    gone = pictures(-0.5)
+    assert "realism" not in loss(realism=verdict).terms(gone.clone(), gone, torch.Generator().manual_seed(1)) and len(asked) == 1
+
+
+def test_codes_hold_both_kinds_and_mixes_of_them() -> None:
+    net = tiny.network()
+    known = tiny.feature(net)
+    assert known.latents is not None and known.detector is not None
+    ws = mixed_codes(net.G_ema, known.latents)(64, torch.Generator().manual_seed(0))
+    assert ws.shape == (64, net.G_ema.num_ws, net.G_ema.w_dim)
+    assert (ws[:48] == ws[:48, :1]).all() and (ws[48:] != ws[48:, :1]).any(dim=2).any(dim=1).all()
+    with torch.no_grad():
+        shows = known.detector.logits(synthesize(net.G_ema, ws))[:, known.detector.attributes.index(known.name)] > BARELY
+    assert shows[:24].all() and not shows[24:48].any()
+
+
+def test_a_feature_that_all_codes_show_is_refused() -> None:
+    net = tiny.network()
+    with pytest.raises(ValueError, match="choose a rarer feature"):
+        mixed_codes(net.G_ema, LabelledLatents(torch.zeros(5, net.G_ema.w_dim), torch.ones(5)))
