@@ -12,8 +12,8 @@ import numpy as np
 from stylegan_redact.portraits.draw import draw_portrait
 from stylegan_redact.portraits.portrait import ATTRIBUTES, Portrait, sample_portrait, with_attribute
 
-PARTIAL: tuple[str, ...] = ("beard", "mustache", "eyeglasses", "hat", "smile", "lipstick", "earrings", "bushy_eyebrows")
-"""Attributes that are a thing at a place, of which there can be a part."""
+PARTIAL: tuple[str, ...] = ("beard", "mustache", "eyeglasses", "hat", "smile", "earrings")
+"""Attributes that are a thing at a place, of which there can be a part; of lipstick or bushy eyebrows, a part is nobody's idea."""
 VISIBLE = 24
 """Levels of 255 by which a pixel has to differ for anybody to see it."""
 UNSEEN = 8
