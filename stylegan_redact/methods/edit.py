@@ -18,15 +18,16 @@ from typing import Any, ClassVar
 
 import torch
 
+from stylegan_redact import labels
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.losses.unlearn import UnlearnLoss
-from stylegan_redact.network import broadcast_w, check_finite, copy_network, generate, style_layers, synthesize
+from stylegan_redact.network import broadcast_w, c_dim_of, check_finite, copy_network, generate, style_layers, synthesize
 from stylegan_redact.plugins import option
 from stylegan_redact.training.distill import Extra, Pairs, distill_synthesis
 from stylegan_redact.training.editor import BARELY, Editor, EditorLoss, Guide, train_editor
 from stylegan_redact.training.pool import Pool, rare_weights
 from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.types import Feature, LabelledLatents, Network, Progress, RedactError
+from stylegan_redact.types import Feature, Network, Progress, RedactError
 
 EDITOR_LR = 0.001
 ROUNDS = (0.6, 0.4)
@@ -58,6 +59,7 @@ class Edit:
             raise RedactError(f"{feature.name} was to be redacted by edit - its detector gives no gradients - use --method=unlearn, mapping or fold")
         guide = Guide(feature.detector, feature.detector.attributes.index(feature.name), self.margin)
         latents, G = feature.latents, network.G_ema
+        labels.needed(latents.c, c_dim_of(G), f"{feature.name} was to be redacted by edit")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             editor = Editor(latents.w, G.num_ws, {row for row, _ in style_layers(G).values()}).to(latents.w.device)
@@ -65,7 +67,7 @@ class Edit:
         train_editor(editor, network, guide, latents, schedule, loss=EditorLoss(), progress=progress)
         editor.requires_grad_(False)
         after = copy_network(network)
-        self.bake(after.G_ema, G, editor, guide, latents, seed + 1, progress)
+        self.bake(after.G_ema, G, editor, guide, feature, seed + 1, progress)
         after.G.load_state_dict(after.G_ema.state_dict())
         check_finite(after)
         return after
@@ -74,10 +76,12 @@ class Edit:
         """Optimiser steps of so many thousand images."""
         return max(round(kimg * 1000 / self.batch), 1)
 
-    def bake(self, student: Any, teacher: Any, editor: Editor, guide: Guide, latents: LabelledLatents, seed: int, progress: Progress | None) -> None:
+    def bake(self, student: Any, teacher: Any, editor: Editor, guide: Guide, feature: Feature, seed: int, progress: Progress | None) -> None:
         """The edit into the synthesis network, in two rounds: the second dwells on what still shows after the first."""
-        extra = self.wish(guide)
+        latents, extra = feature.latents, self.wish(guide)
+        assert latents is not None
         w, shows = latents.w, latents.score > BARELY
+        held = None if feature.bystanders is None else Pool(feature.bystanders.w)
         if bool(shows.all()):
             raise RedactError(
                 f"a network without the feature was asked - all of {len(w)} labelled images show it or nearly do - choose a rarer feature"
@@ -86,7 +90,7 @@ class Edit:
         for part, share in enumerate(ROUNDS):
             tell = None if progress is None else _within(progress, sum(ROUNDS[:part]), share)
             schedule = Schedule(self.steps(self.kimg * share), self.batch, self.lr * (1 if part == 0 else 0.5), seed + part, self.batch_gpu)
-            pairs = self.pairs(teacher, editor, guide, Pool(w[shows]), Pool(w[~shows], rare_weights(latents, ~shows)), Pool(hard))
+            pairs = self.pairs(teacher, editor, guide, Pool(w[shows]), Pool(w[~shows], rare_weights(latents, ~shows)), Pool(hard), held)
             distill_synthesis(student.synthesis, teacher.synthesis, pairs, UnlearnLoss(self.strength), schedule, extra=extra, progress=tell)
             if part + 1 == len(ROUNDS):
                 break
@@ -103,8 +107,11 @@ class Edit:
 
         return extra
 
-    def pairs(self, teacher: Any, editor: Editor, guide: Guide, had: Pool, never: Pool, hard: Pool) -> Pairs:
-        """What to feed and what to aim at: a quarter each of codes that showed the feature, of the hard ones among them, that did not, and mixed."""
+    def pairs(self, teacher: Any, editor: Editor, guide: Guide, had: Pool, never: Pool, hard: Pool, held: Pool | None) -> Pairs:
+        """What to feed and what to aim at: a quarter each of codes that showed the feature, of the hard ones among them, that did not, and mixed.
+
+        Where there are codes to be held, whatever they show, half of those that did not are such.
+        """
 
         def some(pool: Pool, count: int, generator: torch.Generator) -> torch.Tensor:
             return broadcast_w(teacher, pool.draw(count, generator))
@@ -118,7 +125,11 @@ class Edit:
                 seen = guide.shows(synthesize(teacher, mixed), BARELY).view(-1, 1, 1)
             eighth = n // 8
             shown = torch.cat([some(had, eighth, generator), some(hard, eighth, generator)])
-            free = some(never, n - 2 * eighth - quarter, generator)
+            num_free = n - 2 * eighth - quarter
+            num_held = 0 if held is None else num_free // 2
+            free = some(never, num_free - num_held, generator)
+            if held is not None:
+                free = torch.cat([free, some(held, num_held, generator)])
             return torch.cat([shown, free, mixed]), torch.cat([editor(shown), free, torch.where(seen, editor(mixed), mixed)])
 
         return sample

@@ -149,12 +149,14 @@ def train_editor(
     G, D = network.G_ema, network.D
     shows = latents.score > BARELY
     pool = Pool(latents.w[shows], rare_weights(latents, shows))
+    labels = None if latents.c is None else latents.c[shows]
     steps, lr = schedule.steps, schedule.lr
     generator = torch.Generator().manual_seed(schedule.seed)
     optimizer = torch.optim.Adam(editor.parameters(), lr=lr, betas=(0.9, 0.99))
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = lr * min(1.0, 3 * (step + 1) / steps) * (1 - step / steps)
-        picked = broadcast_w(G, pool.draw(schedule.batch, generator))
+        rows = pool.pick(schedule.batch, generator)
+        picked = broadcast_w(G, pool.w[rows])
         with torch.no_grad():
             before = synthesize(G, picked)
         moved = editor(picked)
@@ -163,7 +165,7 @@ def train_editor(
         terms = {
             "feature": feature,
             "others": loss.others * others,
-            "realism": loss.realism * softplus(-D(whole_groups(D, after), None)).mean(),
+            "realism": loss.realism * softplus(-verdict(D, after, None if labels is None else labels[rows])).mean(),
             "image": loss.image * (after - before).abs().mean(),
             "step": loss.step * ((moved - picked) / editor.std).square().mean(),
         }
@@ -172,6 +174,12 @@ def train_editor(
         optimizer.step()
         if progress is not None and (step % 10 == 0 or step + 1 == steps):
             progress("edit", (step + 1) / steps, {name: float(value.detach()) for name, value in terms.items()})
+
+
+def verdict(D: torch.nn.Module, img: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+    """[m, 1]: how real the discriminator finds the first images, as many as fill groups, each as one of its label; float32 throughout."""
+    some = whole_groups(D, img)
+    return D(some, None if c is None else c[: len(some)], force_fp32=True)
 
 
 def whole_groups(D: torch.nn.Module, img: torch.Tensor) -> torch.Tensor:
