@@ -75,17 +75,25 @@ def save_network(network: Network, path: str | os.PathLike[str], *, original: pi
         What was left out of the file for privacy, such as "training_set_kwargs.path".
 
     Raises:
-        RedactError: G or G_ema is unchanged: the file would ship the feature.
+        RedactError: G or G_ema is unchanged: the file would ship the feature; or what the file stores in float16 has grown too large for it.
     """
     changed: dict[str, dict[str, torch.Tensor]] = {}
     for key, net in (("G", network.G), ("D", network.D), ("G_ema", network.G_ema)):
         before = original.modules[key].tensors
-        after = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
+        # Ours are float32; each tensor goes back as the type that the file has it in.
+        after = {name: tensor.detach().cpu().to(before[name].dtype) for name, tensor in net.state_dict().items()}
+        _check_range(key, net.state_dict(), after)
         changed[key] = {name: tensor for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     for key in ("G", "G_ema"):
         if not changed[key]:
             raise RedactError(f"a redacted pickle was to be written - its {key} is unchanged and would ship the feature - redact both G and G_ema")
     return pickles.write_snapshot(original, path, tensors={key: value for key, value in changed.items() if value}, redaction=record)
+
+
+def _check_range(key: str, tensors: Mapping[str, torch.Tensor], stored: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in stored.items():
+        if bool((torch.isfinite(tensors[name].cpu()) & ~torch.isfinite(tensor)).any()):
+            raise RedactError(f"{key}.{name} was to be written as {tensor.dtype} - it has numbers too large for it - use a smaller step or strength")
 
 
 def copy_network(network: Network) -> Network:
