@@ -47,7 +47,8 @@ def method_of(name: str, **more: Any) -> Any:
 @functools.cache
 def planted(architecture: str, labels: Labels) -> tuple[Network, Feature]:
     net = tiny.network(architecture)
-    return net, Attribute(tiny.FEATURE, tiny.Corners(net.G_ema, labels), labels).gather(net, LABELLED, batch=250)
+    seeds = LABELLED if architecture == "stylegan2" else LABELLED[:300]
+    return net, Attribute(tiny.FEATURE, tiny.Corners(net.G_ema, labels), labels).gather(net, seeds, batch=100)
 
 
 def change(before: Any, after: Any, labels: Labels) -> float:

@@ -52,7 +52,7 @@ def images(G: Any, seeds: range, labels: Labels) -> torch.Tensor:
 
 def region(G: Any, size: int, labels: Labels | None = None) -> BrightRegion:
     """A classifier that calls a share of the images of these classes bright."""
-    bright = images(G, range(500_000, 500_600), labels or all_of(C_DIM))[:, :, :size, :size].mean([1, 2, 3])
+    bright = images(G, range(500_000, 500_300), labels or all_of(C_DIM))[:, :, :size, :size].mean([1, 2, 3])
     return BrightRegion(size, float(bright.quantile(1 - SHARE)))
 
 
@@ -69,6 +69,6 @@ class Corners:
         return torch.stack([region(img) for region in self.regions], 1)
 
 
-def rate(G: Any, detector: Any, labels: Labels, seeds: range = range(1_000_000, 1_000_400)) -> float:
+def rate(G: Any, detector: Any, labels: Labels, seeds: range = range(1_000_000, 1_000_300)) -> float:
     """The share of images of these classes that show the feature."""
     return float((detector.logits(images(G, seeds, labels))[:, 1] > 0).float().mean())
