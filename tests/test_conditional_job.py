@@ -13,6 +13,7 @@ import tiny_conditional as tiny
 import tiny_run
 import torch
 from click.testing import CliRunner
+from tensorflow_variants import VARIANTS
 from tiny_conditional import C_DIM
 
 import legacy
@@ -189,6 +190,14 @@ def test_files_of_conditional_networks_are_read_converted_and_described(architec
     for data in (load_network(here / "back.pkl").__dict__, legacy.load_network_pkl("net.pkl"), legacy.load_network_pkl("back.pkl")):
         assert torch.equal(tiny.images(data["G_ema"], range(4), labels), img)
         assert torch.equal(data["D"](img, labels(range(4))), net.D(img, labels(range(4))))
+
+
+def test_a_class_of_a_tensorflow_pickle(here: Path) -> None:
+    variant = VARIANTS["conditional"]
+    variant.write(here / "tf.pkl", variant.networks())
+    folder, output, _ = ran("--network=tf.pkl", "--feature=class:1", "--replacement=2", "--num-latents=40", "--num-images=20")
+    G, redacted = load_network("tf.pkl").G_ema, load_network(folder / "network-redacted.pkl").G_ema
+    assert torch.equal(tiny.images(redacted, range(3), tiny.one(1)), tiny.images(G, range(3), tiny.one(2))) and "for TensorFlow" in output
 
 
 def test_the_library_measures_classes(made: Path) -> None:
