@@ -227,6 +227,8 @@ def _conclude(
     plan: Plan, folder: Path, estimates: dict[str, Estimate], layout: pictures.Layout, dropped: tuple[str, ...], progress: Progress
 ) -> None:
     measurable = tuple(target for target in evaluation.TARGETS if target.key in estimates and estimates[target.key].n > 0)
+    if plan.class_index is not None:  # The targets are of attributes; of a class as much is left as the judge sees in its substitute.
+        measurable = ()
     verdicts = evaluation.check(estimates, measurable)
     progress.tell("\n" + evaluation.render(estimates, plan.feature) + "\n" + evaluation.render_targets(verdicts))
     if plan.class_index is not None:

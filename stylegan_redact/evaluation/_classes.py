@@ -10,6 +10,7 @@ import torch
 from stylegan_redact.estimates import mean_interval
 from stylegan_redact.evaluation._ask import ask
 from stylegan_redact.evaluation._paired import PairedImages, rate
+from stylegan_redact.evaluation._table import format_estimate
 from stylegan_redact.types import Estimate, RedactError
 
 MOST_OF_OTHERS = 2_000
@@ -86,14 +87,11 @@ def leak(feature: str, estimates: dict[str, Estimate]) -> str:
     if "w_class_change/unchanged" not in estimates:
         raise RedactError(f"what is left of {feature} was asked - it was not measured through w - measure it")
     same = estimates["w_class_change/unchanged"]
-    told = f"{same.value:.4g} % of {same.n:,} images are what they were"
+    told = f"{format_estimate(same)} of {same.n:,} images are what they were, to the last bit"
     if "w_residual_rate/rate_after" in estimates:
-        shown = estimates["w_residual_rate/rate_after"]
-        told += f", and the judge sees {feature} in {shown.value:.4g} % ({shown.low:.4g} to {shown.high:.4g})"
-    return (
-        f"Whoever kept a w of {feature} from before still draws it, the synthesis network being as it was (through w, {told}); "
-        "so does whoever has the original file, and the discriminator still knows it."
-    )
+        told += f", and the judge sees {feature} in {format_estimate(estimates['w_residual_rate/rate_after'])}"
+    still = f"still draws {feature}" if same.value == 100 else f"may still draw {feature}"
+    return f"Whoever kept a w from before {still} (through w, {told}); so does whoever has the original file, and the discriminator still knows it."
 
 
 def _mean(samples: torch.Tensor) -> Estimate:
