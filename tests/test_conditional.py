@@ -32,8 +32,8 @@ CLASS = 1
 LABELLED, MEASURED = range(800), range(1_000_000, 1_000_300)
 QUICK: dict[str, dict[str, Any]] = {
     "fold": {},
-    "mapping": {"steps": 200},
-    "unlearn": {"kimg": 0.8, "lr": 0.004},
+    "mapping": {"steps": 120, "batch": 256},
+    "unlearn": {"kimg": 0.6, "batch": 24, "lr": 0.004},
     "edit": {"kimg": 0.5, "edit_kimg": 0.4, "batch": 16, "strength": 2.0, "guidance": 0.1, "lr": 0.004},
 }
 LEAST_FALL = 0.3
@@ -311,7 +311,7 @@ def test_what_is_left_of_a_class_is_measured_through_c_and_through_w(judged: boo
     own, others = tiny_class.LABELS, tiny_class.LABELS.others()
 
     def draw(access: str, itself: bool, seeds: Any) -> evaluation.PairedImages:
-        return evaluation.measure_pairs(net, after, judge, seeds, access=access, labels=own if itself else others)
+        return evaluation.measure_pairs(net, after, judge, seeds[:100], access=access, labels=own if itself else others)
 
     found = evaluation.whole_class(draw, "class:1", MEASURED, ("z", "w_plus"))
     value = {key: estimate.value for key, estimate in found.items()}
@@ -319,7 +319,7 @@ def test_what_is_left_of_a_class_is_measured_through_c_and_through_w(judged: boo
     for way in ("w", "w_plus"):
         assert value[f"{way}_class_change/l1"] == 0 and value[f"{way}_class_change/unchanged"] == 100
     said = evaluation.leak("class:1", found)
-    assert said.count("\n") == 0 and "kept a w from before still draws class:1" in said and "100.0 % (98.8-100.0) of 300 images are" in said
+    assert said.count("\n") == 0 and "kept a w from before still draws class:1" in said and "100.0 % (96.4-100.0) of 100 images are" in said
     assert ("residual_rate/rate_after" in found) == ("the judge sees" in said) == judged
     if judged:
         assert value["residual_rate/rate_after"] < 0.5 * value["residual_rate/rate_before"]

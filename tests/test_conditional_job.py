@@ -87,7 +87,7 @@ def test_a_class_must_be_said_and_must_exist(made: Path) -> None:
 
 def test_a_feature_of_one_class(made: Path) -> None:
     """What is measured is what images of that class show; of the others it is told what became of them."""
-    folder, output, record = ran(*glow(made), "--class=1", "--method=mapping", "--steps=150", "--access=z,w")
+    folder, output, record = ran(*glow(made), "--class=1", "--method=mapping", "--steps=150", "--batch=128", "--access=z,w")
     before, after = load_network(made / "net.pkl"), load_network(folder / "network-redacted.pkl")
     judge = tiny_run.load_torchscript(made / "judge.pt")
     seeds = range(5_000_000, 5_000_100)
