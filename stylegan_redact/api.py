@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stylegan_redact import evaluation, methods, plugins
+from stylegan_redact.labels import Labels
 from stylegan_redact.types import Detector, Estimate, Feature, Network, Progress, RedactError
 
 
@@ -37,7 +38,15 @@ def redact(
 
 
 def evaluate(
-    before: Network, after: Network, feature: str, judge: Detector, seeds: Sequence[int], *, keep: tuple[str, ...] = (), batch: int = 64
+    before: Network,
+    after: Network,
+    feature: str,
+    judge: Detector,
+    seeds: Sequence[int],
+    *,
+    keep: tuple[str, ...] = (),
+    batch: int = 64,
+    labels: Labels | None = None,
 ) -> dict[str, Estimate]:
     """Every question of `evaluation/`, answered by the judge on the same seeds before and after.
 
@@ -48,6 +57,7 @@ def evaluate(
         seeds:         NVIDIA's seeds that nothing was fitted to.
         keep:          Attributes whose largest change is asked for.
         batch:         Images at a time.
+        labels:        Classes to measure, of conditional networks.
     """
-    pairs = evaluation.measure_pairs(before, after, judge, seeds, batch=batch)
+    pairs = evaluation.measure_pairs(before, after, judge, seeds, batch=batch, labels=labels)
     return evaluation.ask(pairs, feature, keep=keep)

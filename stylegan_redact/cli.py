@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from stylegan_redact import evaluation, job, plugins, time_estimate, verbs
+from stylegan_redact import class_requests, evaluation, job, plugins, time_estimate, verbs
 from stylegan_redact.host import strtobool
 from stylegan_redact.network_files import bundled
 from stylegan_redact.progress import Progress
@@ -66,9 +66,12 @@ def core_options() -> list[click.Option]:
     count = click.IntRange(1, job.MOST_SEEDS)
     return [
         click.Option(["--network"], required=True, metavar="NAME|PATH|URL", help="Network pickle, or the name of a bundled network"),
-        click.Option(["--feature"], required=True, metavar="NAME", help="What to suppress, for example beard"),
+        click.Option(["--feature"], required=True, metavar="NAME", help="What to suppress, for example beard; class:N is a whole class"),
         click.Option(["--outdir"], default="redact-runs", metavar="DIR", help="Where to save the results"),
-        click.Option(["--method"], default=DEFAULT_METHOD, type=click.Choice(plugins.names(job.METHODS)), help="How to redact"),
+        click.Option(["--method"], type=click.Choice(plugins.names(job.METHODS)), show_default=DEFAULT_METHOD, help="How to redact"),
+        click.Option(
+            ["--class", "classes"], metavar="N|all", help="Class of a conditional network to redact the feature in; all: of each seed's own"
+        ),
         click.Option(
             ["--keep"],
             type=CommaList(),
@@ -141,6 +144,7 @@ def _request(values: dict[str, Any]) -> job.Request:
     if unknown:
         raise RedactError(f"--access={','.join(unknown)} was asked - there is: {', '.join(evaluation.ACCESSES)} - take of these")
     own["access"] = ("z", *(access for access in dict.fromkeys(own["access"]) if access != "z"))
+    own["method"] = own["method"] or (class_requests.METHOD if class_requests.is_class(own["feature"]) else DEFAULT_METHOD)
     known = {option.name: option for option in plugins.options(plugins.load(job.METHODS, own["method"]))}
     given = {name: text for name, text in values.items() if name not in _TAKEN and text is not None}
     return job.Request(**own, method_options={name: _parse(known[name], text) if name in known else text for name, text in given.items()})

@@ -11,10 +11,14 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import api, detectors, evaluation, network_files, pictures, plugins, run_dir
+from stylegan_redact import api, class_requests, detectors, evaluation, network_files, pictures, plugins, run_dir
 from stylegan_redact.features.attribute import Attribute
+from stylegan_redact.features.whole_class import WholeClass
+from stylegan_redact.labels import Labels, class_feature, of_class
+from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import load_network, save_network, seed_range
 from stylegan_redact.network_files import NetworkFile
+from stylegan_redact.precision import Precision
 from stylegan_redact.progress import Progress, time_text
 from stylegan_redact.types import Detector, Estimate, Feature, Network, RedactError
 from stylegan_redact.version import VERSION
@@ -45,6 +49,8 @@ class Request:
     num_latents: int = 6_000
     access: tuple[str, ...] = ("z",)
     device: str = "auto"
+    classes: str | None = None
+    """--class: which class of a conditional network, or all."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,11 @@ class Plan:
     batch: int
     labelled_seeds: range
     measured_seeds: range
+    labels: Labels | None
+    """Which classes are labelled and measured; None: the network is unconditional, or the feature is a whole class."""
+    class_index: int | None
+    """The class that is the feature, where it is a whole class."""
+    precision: Precision
 
 
 def prepare(request: Request) -> Plan:
@@ -79,11 +90,18 @@ def prepare(request: Request) -> Plan:
     file = network_files.find_network(request.network)
     network = load_network(file.snapshot, device)
     G: Any = network.G_ema
-    if G.c_dim != 0:
-        raise RedactError(f"{file.name} was to be redacted - it is conditional ({G.c_dim} labels) - take an unconditional one")
-    detector, judge, classifiers = _classifiers(request, file, network, device)
-    feature = attribute_name(request.feature, detector.attributes, "feature", "this network's detector")
-    attribute_name(feature, judge.attributes, "feature", "the judge")
+    class_index = class_feature(request.feature, G.c_dim, file.name)
+    class_requests.check(
+        request.feature, request.method, method, {"--class": request.classes, "--keep": request.keep, "--classifier": request.classifier}
+    )
+    labels = of_class(request.classes, G.c_dim, file.name) if class_index is None else None
+    feature = request.feature
+    if class_index is not None:
+        detector, judge, classifiers = class_requests.judge_of(request.judge, feature, G, device)
+    else:
+        detector, judge, classifiers = _classifiers(request, file, network, device)
+        feature = attribute_name(request.feature, detector.attributes, "feature", "this network's detector")
+        attribute_name(feature, judge.attributes, "feature", "the judge")
     both = tuple(name for name in detector.attributes if name in judge.attributes)
     keep = tuple(attribute_name(name, both, "attribute to keep", "the detector and the judge") for name in request.keep)
     if feature in keep:
@@ -97,6 +115,9 @@ def prepare(request: Request) -> Plan:
         batch=batch,
         labelled_seeds=seed_range(first, request.num_latents),
         measured_seeds=seed_range(first + MOST_SEEDS, request.num_images),
+        labels=labels,
+        class_index=class_index,
+        precision=class_requests.self_test(network, labels, seed_range(first, request.num_latents), batch),
     )  # fmt: skip
 
 
@@ -147,6 +168,8 @@ def provenance(plan: Plan) -> dict[str, Any]:
         "detector": plan.classifiers["detector"],
         "network_sha256": plan.file.snapshot.sha256,
     }
+    if plan.labels is not None:
+        record["class"] = plan.request.classes
     if plan.file.snapshot.converted_from is not None:
         record["converted_from"] = plan.file.snapshot.converted_from
     return record | ({"earlier": plan.file.snapshot.redaction} if plan.file.snapshot.redaction is not None else {})
@@ -161,6 +184,8 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     Raises:
         RedactError: the feature is too rare or too common, a method that finds no way, or a disk that is full.
     """
+    if plan.precision.told is not None:
+        progress.tell(plan.precision.told)
     feature = _label(plan, progress)
     assert feature.latents is not None
     G: Any = plan.network.G_ema
@@ -170,7 +195,7 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     progress.tell(f"Results go to {folder}")
     run_dir.write_json(folder / "options.json", resolved(plan))
     after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
-    img_before, img_after = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch)
+    img_before, img_after = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
     pictures.save(img_before, img_after, layout.columns, folder)
     estimates = _measure(plan, after, progress)
     dropped = save_network(after, folder / "network-redacted.pkl", original=plan.file.snapshot, record=provenance(plan))
@@ -181,31 +206,34 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
 
 
 def _label(plan: Plan, progress: Progress) -> Feature:
-    return Attribute(plan.feature, plan.detector).gather(plan.network, plan.labelled_seeds, batch=plan.batch, progress=progress)
+    source: Any = Attribute(plan.feature, plan.detector, plan.labels, plan.precision.half)
+    if plan.class_index is not None:
+        source = WholeClass(plan.class_index)
+    return source.gather(plan.network, plan.labelled_seeds, batch=plan.batch, progress=progress)
 
 
 def _measure(plan: Plan, after: Network, progress: Progress) -> dict[str, Estimate]:
-    """All questions on what a z-sampler meets; what is left of the feature also for those who keep latents, if that was asked."""
-    estimates: dict[str, Estimate] = {}
-    for access in plan.request.access:
-        stage = "measure" if access == "z" else f"measure {access}"
-
-        def tell(_stage: str, fraction: float, figures: Mapping[str, Any], stage: str = stage) -> None:
-            progress(stage, fraction, figures)
-
-        pairs = evaluation.measure_pairs(plan.network, after, plan.judge, plan.measured_seeds, batch=plan.batch, access=access, progress=tell)
-        answers = evaluation.ask(pairs, plan.feature, keep=plan.keep, questions=None if access == "z" else ["residual_rate"])
-        estimates |= answers if access == "z" else {f"{access}_{key}": value for key, value in answers.items()}
-    return estimates
+    half = plan.precision.half and class_requests.self_test(after, plan.labels, plan.labelled_seeds, plan.batch).half
+    if plan.precision.half and not half:
+        progress.tell("The redacted network does not draw the same in float16: images are measured in float32")
+    labels = plan.labels if plan.class_index is None else Labels(plan.network.G_ema.c_dim, (plan.class_index,))
+    return Measurement(
+        plan.network, after, plan.judge, plan.feature, plan.keep, plan.measured_seeds, plan.request.access, plan.batch,
+        labels=labels, whole_class=plan.class_index is not None, half=half,
+    ).estimates(progress)  # fmt: skip
 
 
 def _conclude(
     plan: Plan, folder: Path, estimates: dict[str, Estimate], layout: pictures.Layout, dropped: tuple[str, ...], progress: Progress
 ) -> None:
     measurable = tuple(target for target in evaluation.TARGETS if target.key in estimates and estimates[target.key].n > 0)
+    if plan.class_index is not None:  # The targets are of attributes; of a class as much is left as the judge sees in its substitute.
+        measurable = ()
     verdicts = evaluation.check(estimates, measurable)
     progress.tell("\n" + evaluation.render(estimates, plan.feature) + "\n" + evaluation.render_targets(verdicts))
-    if len(measurable) < len(evaluation.TARGETS):
+    if plan.class_index is not None:
+        progress.tell(evaluation.leak(plan.feature, estimates))
+    elif len(measurable) < len(evaluation.TARGETS):
         missing = ", ".join(target.text for target in evaluation.TARGETS if target not in measurable)
         progress.tell(f"Not measured, since there is no such attribute or image: {missing}")
     record = {
@@ -215,13 +243,14 @@ def _conclude(
         "network_redacted_sha256": network_files.sha256_of(folder / "network-redacted.pkl"),
         "estimates": evaluation.as_json(estimates),
         "targets": [{**asdict(each.target), "met": each.met} for each in verdicts],
-        "all_targets_met": all(each.met for each in verdicts),
+        "all_targets_met": all(each.met for each in verdicts) if verdicts else None,
         "seeds": resolved(plan)["seeds"],
         "pictures": {**asdict(layout), "diff": f"|after - before| times {pictures.AMPLIFIED}", "amplified": pictures.AMPLIFIED},
         "seconds": round(progress.seconds, 1),
     }
     met = sum(each.met for each in verdicts)
-    progress.tell(f"{met} of {len(verdicts)} targets met, {time_text(progress.seconds)} in all.\n{folder / 'network-redacted.pkl'}")
+    told = f"{met} of {len(verdicts)} targets met" if verdicts else "No target applies"
+    progress.tell(f"{told}, {time_text(progress.seconds)} in all.\n{folder / 'network-redacted.pkl'}")
     run_dir.write_json(folder / "redaction.json", record)
 
 

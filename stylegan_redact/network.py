@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from stylegan_redact import pickles
+from stylegan_redact import labels, pickles
 from stylegan_redact.networks import build, export, tensorflow
 from stylegan_redact.types import Network, RedactError
 
@@ -75,17 +75,25 @@ def save_network(network: Network, path: str | os.PathLike[str], *, original: pi
         What was left out of the file for privacy, such as "training_set_kwargs.path".
 
     Raises:
-        RedactError: G or G_ema is unchanged: the file would ship the feature.
+        RedactError: G or G_ema is unchanged: the file would ship the feature; or what the file stores in float16 has grown too large for it.
     """
     changed: dict[str, dict[str, torch.Tensor]] = {}
     for key, net in (("G", network.G), ("D", network.D), ("G_ema", network.G_ema)):
         before = original.modules[key].tensors
-        after = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
+        # Ours are float32; each tensor goes back as the type that the file has it in.
+        after = {name: tensor.detach().cpu().to(before[name].dtype) for name, tensor in net.state_dict().items()}
+        _check_range(key, net.state_dict(), after)
         changed[key] = {name: tensor for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     for key in ("G", "G_ema"):
         if not changed[key]:
             raise RedactError(f"a redacted pickle was to be written - its {key} is unchanged and would ship the feature - redact both G and G_ema")
     return pickles.write_snapshot(original, path, tensors={key: value for key, value in changed.items() if value}, redaction=record)
+
+
+def _check_range(key: str, tensors: Mapping[str, torch.Tensor], stored: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in stored.items():
+        if bool((torch.isfinite(tensors[name].cpu()) & ~torch.isfinite(tensor)).any()):
+            raise RedactError(f"{key}.{name} was to be written as {tensor.dtype} - it has numbers too large for it - use a smaller step or strength")
 
 
 def copy_network(network: Network) -> Network:
@@ -140,12 +148,30 @@ def sample_z(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
     return torch.from_numpy(np.stack([np.random.RandomState(seed).randn(z_dim) for seed in seeds])).float()
 
 
-def sample_w(G: Any, seeds: Sequence[int], *, truncation_psi: float = 1.0, batch: int = 4096) -> torch.Tensor:
-    """[n, w_dim]: the mapping network's output for these seeds, on G's device. Unconditional networks only."""
+def c_dim_of(G: Any) -> int:
+    """Classes that a generator knows; 0: it is unconditional."""
+    return int(getattr(G, "c_dim", 0))
+
+
+def sample_w(G: Any, seeds: Sequence[int], *, c: torch.Tensor | None = None, truncation_psi: float = 1.0, batch: int = 4096) -> torch.Tensor:
+    """[n, w_dim]: the mapping network's output for these seeds, on G's device.
+
+    Args:
+        seeds:          NVIDIA's.
+        c:              [n, c_dim] labels, if the network is conditional; `labels.Labels` makes them.
+        truncation_psi: Of the mapping network. Its centre is the one that the file has, of all classes together.
+        batch:          Latents at a time.
+
+    Raises:
+        RedactError: a conditional network without labels, or the other way round.
+    """
     device = next(G.parameters()).device
+    c = labels.needed(c, c_dim_of(G), "latents were to be drawn")
     with torch.no_grad():
-        zs = (sample_z(seeds[i : i + batch], G.z_dim).to(device) for i in range(0, len(seeds), batch))
-        parts = [G.mapping(z, None, truncation_psi=truncation_psi)[:, 0] for z in zs]
+        parts = []
+        for i in range(0, len(seeds), batch):
+            z, some = sample_z(seeds[i : i + batch], G.z_dim).to(device), None if c is None else c[i : i + batch].to(device)
+            parts.append(G.mapping(z, some, truncation_psi=truncation_psi)[:, 0])
     return torch.cat(parts) if parts else torch.zeros([0, G.w_dim], device=device)
 
 
@@ -154,16 +180,16 @@ def broadcast_w(G: Any, w: torch.Tensor) -> torch.Tensor:
     return w.unsqueeze(1).expand(-1, G.num_ws, -1) if w.ndim == 2 else w
 
 
-def synthesize(G: Any, w: torch.Tensor, *, noise_mode: str = "const") -> torch.Tensor:
-    """w [n, w_dim] or ws [n, num_ws, w_dim] -> img [n, C, H, W], in float32 throughout."""
-    return G.synthesis(broadcast_w(G, w), noise_mode=noise_mode, force_fp32=True)
+def synthesize(G: Any, w: torch.Tensor, *, noise_mode: str = "const", half: bool = False) -> torch.Tensor:
+    """w [n, w_dim] or ws [n, num_ws, w_dim] -> img [n, C, H, W], in float32 throughout unless `half` lets float16 layers be such."""
+    return G.synthesis(broadcast_w(G, w), noise_mode=noise_mode, force_fp32=not half)
 
 
-def generate(G: Any, w: torch.Tensor, *, batch: int, noise_mode: str = "const") -> Iterator[torch.Tensor]:
-    """Images of `w` in batches, without gradients."""
+def generate(G: Any, w: torch.Tensor, *, batch: int, noise_mode: str = "const", half: bool = False) -> Iterator[torch.Tensor]:
+    """Images of `w` in batches, without gradients, float32."""
     for part in w.split(batch):
         with torch.no_grad():
-            yield synthesize(G, part, noise_mode=noise_mode)
+            yield synthesize(G, part, noise_mode=noise_mode, half=half).float()
 
 
 def seed_range(start: int, num: int) -> range:

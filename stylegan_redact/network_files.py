@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import urllib.parse
 from collections.abc import Mapping
@@ -78,7 +79,7 @@ def original_sha256(snapshot: Snapshot) -> str:
     return sha256
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: str | os.PathLike[str]) -> str:
     """64 hexadecimal digits of a file's content.
 
     Raises:
@@ -86,11 +87,11 @@ def sha256_of(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:
-        raise RedactError(f"{path} was to be read - {error.strerror or error} - check the name and that you may read it") from error
+        raise RedactError(f"{os.fspath(path)} was to be read - {error.strerror or error} - check the name and that you may read it") from error
     return digest.hexdigest()
 
 

@@ -56,14 +56,23 @@ def choose(latents: LabelledLatents, img_resolution: int) -> Layout:
     return Layout(columns, tuple(found[: rows * columns]), tuple(rest[: rows * columns]))
 
 
-def draw(before: Network, after: Network, seeds: Sequence[int], *, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+def labels_of(latents: LabelledLatents, seeds: Sequence[int]) -> torch.Tensor | None:
+    """c [n, c_dim] that these seeds were labelled with; None for an unconditional network."""
+    if latents.c is None or latents.seeds is None:
+        return None
+    rows = {seed: row for row, seed in enumerate(latents.seeds.tolist())}
+    return latents.c[[rows[seed] for seed in seeds]]
+
+
+def draw(before: Network, after: Network, seeds: Sequence[int], *, batch: int, c: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """img [n, C, H, W] of G_ema before and after, without truncation, with constant noise.
 
     Args:
         seeds: As NVIDIA's tools count them: seed 85 is the same picture in both.
         batch: Images at a time.
+        c:     [n, c_dim] labels, if the network is conditional.
     """
-    images = [torch.cat([part.cpu() for part in generate(net.G_ema, sample_w(net.G_ema, seeds), batch=batch)]) for net in (before, after)]
+    images = [torch.cat([part.cpu() for part in generate(net.G_ema, sample_w(net.G_ema, seeds, c=c), batch=batch)]) for net in (before, after)]
     return images[0], images[1]
 
 

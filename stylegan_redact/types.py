@@ -47,6 +47,18 @@ class LabelledLatents:
     """[n] int64, NVIDIA's seeds that z was drawn with, or None."""
     logits: torch.Tensor | None = None
     """[n, a] of all that the detector knows, or None; the feature's are among them."""
+    c: torch.Tensor | None = None
+    """[n, c_dim] labels that w was drawn with; None: of an unconditional network."""
+
+
+@dataclass(frozen=True)
+class Bystanders:
+    """Latents that a redaction is to leave as they are, whatever they show: those of other classes."""
+
+    w: torch.Tensor
+    """[n, w_dim]."""
+    c: torch.Tensor
+    """[n, c_dim] labels that w was drawn with."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,10 @@ class Feature:
     """Knows `name` among its attributes."""
     examples: torch.Tensor | None = None
     """[n, C, H, W] images that show the feature."""
+    label: int | None = None
+    """The class of a conditional network that the feature is, where it is a whole class."""
+    bystanders: Bystanders | None = None
+    """Of the classes that are not to be redacted, where one class is."""
 
 
 @dataclass(frozen=True)

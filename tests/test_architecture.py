@@ -17,27 +17,42 @@ PACKAGE = "stylegan_redact"
 FOLDERS = ("dnnlib", "torch_utils", PACKAGE, "benchmarks")
 TOP = (*FOLDERS, "legacy", "redact")
 
-COMMAND_SIDE = {"cli", "job", "run_dir", "pictures", "progress", "time_estimate", "network_files", "host", "version", "verbs"}
+COMMAND_SIDE = {
+    "cli",
+    "job",
+    "run_dir",
+    "pictures",
+    "progress",
+    "time_estimate",
+    "network_files",
+    "host",
+    "version",
+    "verbs",
+    "measuring",
+    "class_requests",
+}
 PLUGIN_FOLDERS = {"features", "methods", "evaluation"}
 EVERYTHING = {"*"}
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
+    "labels": {"types"},
     "plugins": {"types"},
     "estimates": {"types"},
     "pickles": {"types"},
     "networks": {"types", "torch_utils"},
-    "network": {"types", "pickles", "networks"},
+    "network": {"types", "labels", "pickles", "networks"},
+    "precision": {"types", "network"},
     "wspace": {"types", "estimates"},
     "losses": {"types", "torch_utils"},
     "portraits": {"types", "estimates", "networks", "network"},
     "detectors": {"types", "portraits"},
     "latents": {"types", "network"},
     "training": {"types", "network", "losses", "wspace", "torch_utils"},
-    "features": {"types", "plugins", "network", "latents", "wspace", "detectors"},
-    "methods": {"types", "plugins", "network", "wspace", "losses", "training"},
-    "evaluation": {"types", "plugins", "network", "wspace", "estimates", "losses"},
+    "features": {"types", "labels", "plugins", "network", "latents", "wspace", "detectors"},
+    "methods": {"types", "labels", "plugins", "network", "wspace", "losses", "training"},
+    "evaluation": {"types", "labels", "plugins", "network", "wspace", "estimates", "losses"},
     "command": EVERYTHING,
-    "api": {"types", "plugins", "methods", "evaluation"},
+    "api": {"types", "labels", "plugins", "methods", "evaluation"},
     "package": set(),
     "benchmarks": EVERYTHING,
     "dnnlib": set(),

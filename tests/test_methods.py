@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import tiny
+import tiny_class
 import torch
-from tiny_run import generator
 
 from stylegan_redact import methods, plugins
 from stylegan_redact.evaluation import measure_pairs
-from stylegan_redact.types import Feature, RedactError
+from stylegan_redact.types import Feature, Network, RedactError
 
 NAMES = plugins.names(methods)
 SMALL = {"steps": 300, "kimg": 1.0, "batch": 32}
@@ -25,7 +26,7 @@ SMALL = {"steps": 300, "kimg": 1.0, "batch": 32}
 MORE = {"unlearn": {"kimg": 4.0}, "edit": {"kimg": 2.0, "guidance": 0.1, "lr": 0.002}}
 """What a method needs beyond that, to get anywhere."""
 FEW_STEPS = {"steps": 3, "kimg": 0.096}
-SOUGHT = {"latents": "latents", "subspace": "subspace|latents", "detector": "detector|classifier", "examples": "examples|images"}
+SOUGHT = {"latents": "latents", "subspace": "subspace|latents", "detector": "detector|classifier", "examples": "examples|images", "label": "label"}
 """What a message says when one of Feature's fields is missing."""
 MEASURABLE = 0.1
 """The planted feature's rate before is to be at least this, or its fall would mean nothing."""
@@ -37,6 +38,7 @@ KEPT_CODES = {
     "edit": {"w": True, "w_plus": True},
     "unlearn": {"w": True},
     "mapping": {"w": False, "w_plus": False},
+    "substitute_class": {"w": False, "w_plus": False},
 }
 """Do those who kept codes from before meet the redaction too? As docs/methods.md says."""
 
@@ -57,32 +59,39 @@ def method_of(name: str, **values: Any) -> Any:
     return plugins.build(cls, {option: value for option, value in (SMALL | values).items() if option in known})
 
 
-@pytest.fixture(scope="module")
-def before() -> Any:
-    return tiny.network()
+@functools.cache
+def planted(world: ModuleType) -> tuple[Network, Feature]:
+    """A network with a planted feature."""
+    network = world.network()
+    return network, world.feature(network)
 
 
-@pytest.fixture(scope="module")
-def feature(before: Any) -> Feature:
-    return tiny.feature(before)
+def world_of(name: str) -> Any:
+    """Where the method has something to do: a feature that a classifier sees, or a whole class."""
+    return tiny_class if "label" in plugins.load(methods, name).needs else tiny
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def run(request: pytest.FixtureRequest, before: Any, feature: Feature) -> SimpleNamespace:
+def run(request: pytest.FixtureRequest) -> SimpleNamespace:
     """One redaction by each method, with all that may be asked about it."""
     events: list[tuple[str, float, dict[str, Any]]] = []
+    world = world_of(request.param)
+    before, feature = planted(world)
     known, random = state_of(before), torch.random.get_rng_state()
     labels = copy.deepcopy(feature.latents)
-    after = method_of(request.param, **MORE.get(request.param, {})).redact(before, feature, (tiny.OTHER,), 3, lambda *event: events.append(event))
+    after = method_of(request.param, **MORE.get(request.param, {})).redact(before, feature, (world.OTHER,), 3, lambda *event: events.append(event))
     untouched = torch.equal(random, torch.random.get_rng_state())
-    return SimpleNamespace(name=request.param, known=known, labels=labels, after=after, events=events, untouched=untouched)
+    return SimpleNamespace(
+        name=request.param, world=world, before=before, feature=feature, known=known, labels=labels, after=after, events=events, untouched=untouched
+    )
 
 
 def test_the_methods_are_there() -> None:
-    assert set(NAMES) >= {"edit", "fold", "mapping", "unlearn"}
+    assert set(NAMES) >= {"edit", "fold", "mapping", "substitute_class", "unlearn"}
 
 
-def test_the_input_stays_as_it_was(run: SimpleNamespace, before: Any, feature: Feature) -> None:
+def test_the_input_stays_as_it_was(run: SimpleNamespace) -> None:
+    before, feature = run.before, run.feature
     assert all(equal(run.known[key], state) for key, state in state_of(before).items())
     assert torch.equal(run.labels.w, feature.latents.w) and torch.equal(run.labels.score, feature.latents.score)
     assert not any(parameter.requires_grad or parameter.grad is not None for key in ("G", "G_ema") for parameter in getattr(before, key).parameters())
@@ -93,20 +102,21 @@ def test_the_random_state_of_the_process_stays(run: SimpleNamespace) -> None:
     assert run.untouched
 
 
-def test_the_redacted_feature_became_rare(run: SimpleNamespace, before: Any, feature: Feature) -> None:
+def test_the_redacted_feature_became_rare(run: SimpleNamespace) -> None:
     for key in ("G", "G_ema"):
-        rate_before, rate_after = (tiny.rate(getattr(net, key), feature) for net in (before, run.after))
+        rate_before, rate_after = (run.world.rate(getattr(net, key), run.feature) for net in (run.before, run.after))
         assert rate_before >= MEASURABLE
         assert rate_after <= (1 - LEAST_FALL) * rate_before
 
 
 @pytest.mark.parametrize("access", ["w", "w_plus"])
-def test_kept_codes_meet_the_redaction_where_promised(run: SimpleNamespace, before: Any, feature: Feature, access: str) -> None:
+def test_kept_codes_meet_the_redaction_where_promised(run: SimpleNamespace, access: str) -> None:
     promised = KEPT_CODES.get(run.name, {}).get(access)
     if promised is None:
         pytest.skip(f"{run.name} promises nothing for {access}")
-    pairs = measure_pairs(before, run.after, feature.detector, tiny.MEASURED, batch=100, access=access)
-    shown, left = (float(shows.float().mean()) for shows in (pairs.shows_before(tiny.FEATURE), pairs.shows_after(tiny.FEATURE)))
+    seeds, name = run.world.MEASURED, run.world.FEATURE
+    pairs = measure_pairs(run.before, run.after, run.feature.detector, seeds, batch=100, access=access, labels=run.world.LABELS)
+    shown, left = (float(shows.float().mean()) for shows in (pairs.shows_before(name), pairs.shows_after(name)))
     assert shown > MEASURABLE
     assert left <= (1 - LEAST_FALL) * shown if promised else left == shown
 
@@ -125,26 +135,28 @@ def test_everything_is_finite_and_ready_for_use(run: SimpleNamespace) -> None:
         net = getattr(run.after, key)
         assert all(bool(torch.isfinite(tensor).all()) for tensor in net.state_dict().values())
         assert not any(parameter.requires_grad for parameter in net.parameters()) and not net.training
-        assert bool(torch.isfinite(tiny.images(net, tiny.MEASURED)).all())
+        assert bool(torch.isfinite(run.world.images(net, run.world.MEASURED)).all())
 
 
-def test_the_discriminator_stays(run: SimpleNamespace, before: Any) -> None:
-    img = tiny.images(before.G_ema, range(4))
+def test_the_discriminator_stays(run: SimpleNamespace) -> None:
+    img = run.world.images(run.before.G_ema, range(4))
+    c = None if run.world.LABELS is None else run.world.LABELS(range(4))
     assert equal(run.after.D.state_dict(), run.known["D"])
-    assert torch.equal(run.after.D(img, None), before.D(img, None))
+    assert torch.equal(run.after.D(img, c), run.before.D(img, c))
 
 
 def test_only_parameters_changed(run: SimpleNamespace) -> None:
     """As NVIDIA's --resume would do it: a network built anew takes the tensors by name. Anything that is no parameter would be lost."""
     for key in ("G", "G_ema"):
-        fresh = generator(seed=17)
+        fresh = run.world.generator(seed=17)
         assert not equal(fresh.state_dict(), getattr(run.after, key).state_dict())
         fresh.load_state_dict(getattr(run.after, key).state_dict())
-        assert torch.equal(tiny.images(fresh, range(20)), tiny.images(getattr(run.after, key), range(20)))
+        assert torch.equal(run.world.images(fresh, range(20)), run.world.images(getattr(run.after, key), range(20)))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_seed_gives_the_same_network(name: str, before: Any, feature: Feature) -> None:
+def test_the_same_seed_gives_the_same_network(name: str) -> None:
+    before, feature = planted(world_of(name))
     states = []
     for elsewhere in (1, 2):
         with torch.random.fork_rng(devices=[]):
@@ -165,7 +177,8 @@ def test_progress_is_told(run: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_need_that_is_not_met_is_named(name: str, before: Any, feature: Feature) -> None:
+def test_every_need_that_is_not_met_is_named(name: str) -> None:
+    before, feature = planted(world_of(name))
     method = method_of(name)
     assert method.needs and set(method.needs) <= {field.name for field in dataclasses.fields(Feature)} - {"name"}
     for need in method.needs:
@@ -174,8 +187,9 @@ def test_every_need_that_is_not_met_is_named(name: str, before: Any, feature: Fe
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_not_needed_is_not_used(name: str, before: Any, feature: Feature) -> None:
+def test_what_is_not_needed_is_not_used(name: str) -> None:
     """A method may not live on what it does not declare: the command gathers no more than that."""
+    before, feature = planted(world_of(name))
     method = method_of(name, **FEW_STEPS)
     others = {field.name: None for field in dataclasses.fields(Feature) if field.name not in ("name", *method.needs)}
     method.redact(before, dataclasses.replace(feature, **others), (), 0)

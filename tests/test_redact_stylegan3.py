@@ -24,7 +24,8 @@ from stylegan_redact.pickles import read_snapshot
 from stylegan_redact.types import Feature, Network
 from stylegan_redact.wspace.affine import AffineEdit, fold_into_affine
 
-NAMES = plugins.names(methods)
+NAMES = [name for name in plugins.names(methods) if "label" not in plugins.load(methods, name).needs]
+"""Those for features; a class is substituted in test_conditional.py."""
 LAYERS = 4
 SMALL: dict[str, Any] = dict(channel_base=128, channel_max=8, num_layers=LAYERS, margin_size=4, filter_size=4)
 CONFIGS: dict[str, dict[str, Any]] = {"t": SMALL, "r": SMALL | dict(conv_kernel=1, use_radial_filters=True)}

@@ -14,6 +14,8 @@ from stylegan_redact.types import Feature, Network
 SHARE = 0.15
 """Of random seeds' images that show the feature."""
 FEATURE, OTHER = "glow", "shine"
+LABELS = None
+"""Unconditional."""
 LABELLED = range(1500)
 MEASURED = range(1_000_000, 1_000_400)
 

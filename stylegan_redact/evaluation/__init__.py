@@ -2,13 +2,16 @@
 """STEP 4: before, after -> numbers with intervals. Each file without a leading underscore is one question, asked of images drawn once."""
 
 from stylegan_redact.evaluation._ask import ask
+from stylegan_redact.evaluation._classes import MOST_OF_OTHERS, NoClassifier, leak, other_classes, whole_class
 from stylegan_redact.evaluation._paired import ACCESSES, PairedImages, measure_pairs, rate
 from stylegan_redact.evaluation._table import as_json, format_estimate, render, render_targets
 from stylegan_redact.evaluation._targets import TARGETS, Target, Verdict, check
 
 __all__ = [
     "ACCESSES",
+    "MOST_OF_OTHERS",
     "TARGETS",
+    "NoClassifier",
     "PairedImages",
     "Target",
     "Verdict",
@@ -16,8 +19,11 @@ __all__ = [
     "ask",
     "check",
     "format_estimate",
+    "leak",
     "measure_pairs",
+    "other_classes",
     "rate",
     "render",
     "render_targets",
+    "whole_class",
 ]

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from stylegan_redact import estimates
+from stylegan_redact.labels import Labels, needed
 from stylegan_redact.losses.ms_ssim import ms_ssim
-from stylegan_redact.network import sample_w, synthesize
+from stylegan_redact.network import c_dim_of, sample_w, synthesize
 from stylegan_redact.types import Detector, Estimate, Network, Progress, RedactError
 
 ACCESSES = ("z", "w", "w_plus")
@@ -75,6 +76,8 @@ def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same i
     *,
     batch: int = 64,
     access: str = "z",
+    labels: Labels | None = None,
+    half: bool = False,
     noise_mode: str = "const",
     truncation_psi: float = 1.0,
     progress: Progress | None = None,
@@ -90,23 +93,27 @@ def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same i
         access:         z: each network from the seed on. w: the w that the mapping network *before* gives, handed to both synthesis networks (a user
                         who kept latents). w_plus: two such w, of the seed's z and of the next z in its stream, the first up to a random row of ws
                         and the second from there on.
+        labels:         Which c goes with each seed, if the network is conditional: the same before and after, and for both w of w_plus.
+        half:           Draw in float16 where the networks do, which `precision.self_test` has found to be safe for both.
         noise_mode:     const or none; random noise differs between before and after.
         truncation_psi: Of the mapping network.
         progress:       Called after every batch.
 
     Raises:
-        RedactError: seeds missing or repeated, an unknown access, random noise, or a judge that answers with anything but finite [n, a].
+        RedactError: seeds missing or repeated, an unknown access, random noise, labels missing or too many,
+            or a judge that answers with anything but finite [n, a].
     """
     _check(seeds, batch, access, noise_mode)
     parts: list[tuple[torch.Tensor, ...]] = []
     for start in range(0, len(seeds), batch):
         some = seeds[start : start + batch]
         with torch.no_grad():
-            w_before = _codes(before.G_ema, some, access, truncation_psi)
-            w_after = _codes(after.G_ema, some, access, truncation_psi) if access == "z" else w_before
+            c = None if labels is None else labels(some)
+            w_before = _codes(before.G_ema, some, access, truncation_psi, c)
+            w_after = _codes(after.G_ema, some, access, truncation_psi, c) if access == "z" else w_before
             # Clamped: what a viewer sees of the image, and what a judge was trained on.
-            img_before = synthesize(before.G_ema, w_before, noise_mode=noise_mode).float().clamp(-1, 1)
-            img_after = synthesize(after.G_ema, w_after, noise_mode=noise_mode).float().clamp(-1, 1)
+            img_before = synthesize(before.G_ema, w_before, noise_mode=noise_mode, half=half).float().clamp(-1, 1)
+            img_after = synthesize(after.G_ema, w_after, noise_mode=noise_mode, half=half).float().clamp(-1, 1)
             parts.append(_compare(img_before, img_after, judge))
         if progress is not None:
             progress("measure", (start + len(some)) / len(seeds), {})
@@ -133,15 +140,17 @@ def _check(seeds: Sequence[int], batch: int, access: str, noise_mode: str) -> No
         raise RedactError(f"noise_mode={noise_mode!r} was asked - before and after would differ by their noise - take const or none")
 
 
-def _codes(G: Any, seeds: Sequence[int], access: str, truncation_psi: float) -> torch.Tensor:
+def _codes(G: Any, seeds: Sequence[int], access: str, truncation_psi: float, c: torch.Tensor | None) -> torch.Tensor:
     """w [n, w_dim] of the seeds, or for w_plus ws [n, num_ws, w_dim]."""
     if access != "w_plus":
-        return sample_w(G, seeds, truncation_psi=truncation_psi)
+        return sample_w(G, seeds, c=c, truncation_psi=truncation_psi)
+    c = needed(c, c_dim_of(G), "latents were to be drawn")
     streams = [np.random.RandomState(seed) for seed in seeds]
     z = torch.from_numpy(np.stack([stream.randn(2, G.z_dim) for stream in streams])).float()  # [n, 2, z_dim]; the first is NVIDIA's of the seed
     crossover = torch.tensor([stream.randint(1, G.num_ws) for stream in streams])
     device = next(G.parameters()).device
-    w = G.mapping(z.flatten(0, 1).to(device), None, truncation_psi=truncation_psi)[:, 0].unflatten(0, (-1, 2))  # [n, 2, w_dim]
+    both = None if c is None else c.repeat_interleave(2, dim=0).to(device)
+    w = G.mapping(z.flatten(0, 1).to(device), both, truncation_psi=truncation_psi)[:, 0].unflatten(0, (-1, 2))  # [n, 2, w_dim]
     of_second = (torch.arange(G.num_ws) >= crossover[:, None]).to(device)  # [n, num_ws]
     return torch.where(of_second[:, :, None], w[:, 1:], w[:, :1])  # [n, num_ws, w_dim]
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from stylegan_redact.detectors import column
+from stylegan_redact.labels import Labels
 from stylegan_redact.network import generate, sample_w
-from stylegan_redact.types import Detector, Feature, LabelledLatents, Network, Progress, RedactError
+from stylegan_redact.types import Bystanders, Detector, Feature, LabelledLatents, Network, Progress, RedactError
 from stylegan_redact.wspace.subspace import find_subspace
 
 FEWEST_SHOWING = 30
@@ -26,6 +27,10 @@ class Attribute:
 
     value: str
     detector: Detector
+    labels: Labels | None = None
+    """Classes to look at, of a conditional network. Where they leave classes out, these become bystanders."""
+    half: bool = False
+    """Draw in float16 where the network does, which `precision.self_test` has found to be safe."""
 
     def gather(self, network: Network, seeds: Sequence[int], *, batch: int = 32, progress: Progress | None = None) -> Feature:
         """Labelled latents, the subspace that separates them, and the detector.
@@ -37,12 +42,13 @@ class Attribute:
             progress: Told (stage, share done, figures).
 
         Raises:
-            RedactError: the detector does not know the attribute, or the generator hardly shows it, or nearly always.
+            RedactError: the detector does not know the attribute, or the generator hardly shows it, or nearly always; or labels are missing.
         """
         index = column(self.detector, self.value)
-        w = sample_w(network.G_ema, seeds)
+        c = None if self.labels is None else self.labels(seeds)
+        w = sample_w(network.G_ema, seeds, c=c)
         logits: list[torch.Tensor] = []
-        for images in generate(network.G_ema, w, batch=batch):
+        for images in generate(network.G_ema, w, batch=batch, half=self.half):
             with torch.no_grad():
                 logits.append(self.detector.logits(images))
             if progress is not None:
@@ -50,8 +56,17 @@ class Attribute:
                 progress("label", done / len(w), {"rate": float((torch.cat(logits)[:, index] > 0).float().mean())})
         score = torch.cat(logits)[:, index]
         self.check_rate(int((score > 0).sum()), len(score))
-        latents = LabelledLatents(w, score, torch.tensor(list(seeds)), torch.cat(logits))
-        return Feature(self.value, latents, find_subspace(latents), self.detector)
+        latents = LabelledLatents(w, score, torch.tensor(list(seeds)), torch.cat(logits), None if c is None else c.to(w.device))
+        return Feature(self.value, latents, find_subspace(latents), self.detector, bystanders=self.bystanders(network, seeds))
+
+    def bystanders(self, network: Network, seeds: Sequence[int]) -> Bystanders | None:
+        """Latents of the same seeds in the classes that are left out, or None if there are none."""
+        others = None if self.labels is None else self.labels.others()
+        if others is None:
+            return None
+        c = others(seeds)
+        w = sample_w(network.G_ema, seeds, c=c)
+        return Bystanders(w, c.to(w.device))
 
     def check_rate(self, hits: int, n: int) -> None:
         """Refuses a feature that there is too little or too much of."""

@@ -17,13 +17,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from stylegan_redact.network import broadcast_w, check_finite, copy_network
+from stylegan_redact import labels
+from stylegan_redact.network import broadcast_w, c_dim_of, check_finite, copy_network
 from stylegan_redact.plugins import option
-from stylegan_redact.training.guide import BARELY, Guide, whole_groups
-from stylegan_redact.training.guided import Codes, GuidedLoss, guided_synthesis
+from stylegan_redact.training.guide import BARELY, Guide
+from stylegan_redact.training.guided import Batch, Codes, GuidedLoss, guided_synthesis
 from stylegan_redact.training.pool import Pool, rare_weights
 from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.types import Feature, LabelledLatents, Network, Progress, RedactError
+from stylegan_redact.types import Bystanders, Feature, LabelledLatents, Network, Progress, RedactError
 
 
 @dataclass(frozen=True)
@@ -48,23 +49,23 @@ class Edit:
             raise RedactError(f"{feature.name} was to be redacted by edit - it needs labelled latents and a detector - give a classifier")
         if not feature.detector.differentiable:
             raise RedactError(f"{feature.name} was to be redacted by edit - its detector gives no gradients - use --method=unlearn, mapping or fold")
+        labels.needed(feature.latents.c, c_dim_of(network.G_ema), f"{feature.name} was to be redacted by edit")
         guide = Guide(feature.detector, feature.detector.attributes.index(feature.name), self.margin)
-        loss = GuidedLoss(guide, self.verdict(network.D), self.guidance, self.hold, self.still, self.realism)
+        loss = GuidedLoss(guide, network.D if self.realism > 0 else None, self.guidance, self.hold, self.still, self.realism)
         after = copy_network(network)
         schedule = Schedule(max(round(self.kimg * 1000 / self.batch), 1), self.batch, self.lr, seed, self.batch_gpu)
-        codes = mixed_codes(network.G_ema, feature.latents)
+        codes = mixed_codes(network.G_ema, feature.latents, feature.bystanders)
         guided_synthesis(after.G_ema.synthesis, network.G_ema.synthesis, codes, loss, schedule, progress)
         after.G.load_state_dict(after.G_ema.state_dict())
         check_finite(after)
         return after
 
-    def verdict(self, D: Any) -> Any:
-        """What the pickle's discriminator says of images, or None if it is not asked."""
-        return (lambda img: D(whole_groups(D, img), None)) if self.realism > 0 else None
 
+def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None = None) -> Codes:
+    """Draws codes: three eighths that show the feature, three that do not, and a quarter that mix two of either kind.
 
-def mixed_codes(G: Any, latents: LabelledLatents) -> Codes:
-    """Draws codes ws [n, num_ws, w_dim]: three eighths that show the feature, three that do not, and a quarter that mix two of either kind."""
+    Where there are bystanders, half of those that do not show it are such, and are held whatever they show.
+    """
     shows = latents.score > BARELY
     if bool(shows.all()):
         raise RedactError(
@@ -72,14 +73,21 @@ def mixed_codes(G: Any, latents: LabelledLatents) -> Codes:
         )
     had, never = (Pool(latents.w[of], rare_weights(latents, of)) for of in (shows, ~shows))
 
-    def draw(n: int, generator: torch.Generator) -> torch.Tensor:
+    def draw(n: int, generator: torch.Generator) -> Batch:
         quarter, shown = n // 4, 3 * n // 8
+        num_held = 0 if bystanders is None else (n - shown - quarter) // 2
         row = torch.arange(G.num_ws).view(1, -1, 1)
         first = (row < torch.randint(1, G.num_ws, [quarter, 1, 1], generator=generator)).to(latents.w.device)
-        one, other, mine, theirs = (
-            broadcast_w(G, pool.draw(count, generator))
-            for pool, count in ((had, shown), (never, n - shown - quarter), (had, quarter), (never, quarter))
-        )
-        return torch.cat([one, other, torch.where(first, mine, theirs)])
+        counts = (had, shown), (never, n - shown - quarter - num_held), (had, quarter), (never, quarter)
+        picked = [pool.pick(count, generator) for pool, count in counts]
+        one, other, mine, theirs = (broadcast_w(G, pool.w[rows]) for (pool, _), rows in zip(counts, picked, strict=True))
+        parts = [one, other, torch.where(first, mine, theirs)]
+        c = None if latents.c is None else [latents.c[of][rows] for of, rows in zip((shows, ~shows, shows), picked, strict=False)]
+        if bystanders is not None:
+            rows = Pool(bystanders.w).pick(num_held, generator)
+            parts.append(broadcast_w(G, bystanders.w[rows]))
+            c = None if c is None else [*c, bystanders.c[rows]]
+        held = torch.arange(n, device=latents.w.device) >= n - num_held
+        return Batch(torch.cat(parts), held, None if c is None else torch.cat(c))
 
     return draw

@@ -13,9 +13,10 @@ import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stylegan_redact.network import check_finite, copy_network
+from stylegan_redact import labels
+from stylegan_redact.network import c_dim_of, check_finite, copy_network
 from stylegan_redact.plugins import option
-from stylegan_redact.training.regress import regress_mapping
+from stylegan_redact.training.regress import Conditions, regress_mapping
 from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Feature, Network, Progress, RedactError
 from stylegan_redact.wspace.geometry import hinge_for
@@ -38,7 +39,10 @@ class Mapping:
             raise RedactError(f"{feature.name} was to be redacted by mapping - there are no labelled latents of it - gather it from a classifier")
         after = copy_network(network)
         hinge = hinge_for(feature.latents, feature.subspace, self.quantile)
-        regress_mapping(after.G_ema.mapping, hinge, Schedule(self.steps, self.batch, self.lr, seed), progress=progress)
+        c = labels.needed(feature.latents.c, c_dim_of(network.G_ema), f"{feature.name} was to be redacted by mapping")
+        conditions = None if c is None or c.shape[1] == 0 else Conditions(c, None if feature.bystanders is None else feature.bystanders.c)
+        schedule = Schedule(self.steps, self.batch, self.lr, seed)
+        regress_mapping(after.G_ema.mapping, hinge, schedule, conditions=conditions, progress=progress)
         after.G.mapping.load_state_dict(copy.deepcopy(after.G_ema.mapping.state_dict()))
         check_finite(after)
         return after

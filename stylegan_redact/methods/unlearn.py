@@ -45,11 +45,18 @@ class Unlearn:
         if not bool(past.any()) or bool(past.all()):
             raise RedactError(f"quantile={self.quantile} was asked - it moves {int(past.sum())} of {len(w)} latents - choose one in between")
 
+        held = w[:0] if feature.bystanders is None else feature.bystanders.w
+
         def pairs(n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-            counts = (n // 2, n - n // 2)  # half of them past the target
+            num_held = (n - n // 2) // 2 if len(held) else 0
+            counts = (n // 2, n - n // 2 - num_held)  # half of them past the target
             parts = zip((w[past], w[~past]), counts, strict=True)
             fed = torch.cat([part[torch.randint(len(part), [count], generator=generator).to(w.device)] for part, count in parts])
-            ws, aim = (broadcast_w(network.G_ema, w) for w in (fed, hinge(fed)))
+            aim = hinge(fed)
+            if num_held:
+                others = held[torch.randint(len(held), [num_held], generator=generator).to(w.device)]
+                fed, aim = torch.cat([fed, others]), torch.cat([aim, others])
+            ws, aim = (broadcast_w(network.G_ema, w) for w in (fed, aim))
             return ws, with_pose_of(network.G_ema, ws, aim)
 
         after = copy_network(network)

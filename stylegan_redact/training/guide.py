@@ -71,3 +71,9 @@ def whole_groups(D: torch.nn.Module, img: torch.Tensor) -> torch.Tensor:
     """The first images, as many as fill groups of the discriminator's minibatch statistics, which refuse others."""
     size = next((getattr(layer, "group_size") for layer in D.modules() if hasattr(layer, "group_size")), None)  # noqa: B009 - Module's type
     return img if size is None or len(img) <= size else img[: len(img) // size * size]
+
+
+def verdict(D: torch.nn.Module, img: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+    """[m, 1]: how real the discriminator finds the first images, as many as fill groups, each as one of its label; float32 throughout."""
+    some = whole_groups(D, img)
+    return D(some, None if c is None else c[: len(some)], force_fp32=True)

@@ -6,21 +6,38 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import softplus
 
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.network import trainable
-from stylegan_redact.training.guide import BARELY, Guide, whole_groups
+from stylegan_redact.training.guide import BARELY, Guide, verdict
 from stylegan_redact.training.locate import wanted
 from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Progress
 
-Codes = Callable[[int, torch.Generator], torch.Tensor]
-"""(n, generator) -> ws [n, num_ws, w_dim] as callers feed it."""
-Verdict = Callable[[torch.Tensor], torch.Tensor]
-"""img [n, C, H, W] -> logits of a discriminator, the higher the more real."""
+
+class Batch(NamedTuple):
+    """What to feed."""
+
+    ws: torch.Tensor
+    """[n, num_ws, w_dim], as callers feed it."""
+    held: torch.Tensor
+    """[n] bool: to be left as they are, whatever they show."""
+    c: torch.Tensor | None = None
+    """[n, c_dim] labels, of a conditional network."""
+
+    def split(self, size: int) -> list[Batch]:
+        """The same in portions."""
+        count = -(-len(self.ws) // size)
+        labels = self.c.split(size) if self.c is not None else [None] * count
+        return [Batch(*parts) for parts in zip(self.ws.split(size), self.held.split(size), labels, strict=True)]
+
+
+Codes = Callable[[int, torch.Generator], Batch]
+"""(n, generator) -> n codes."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +49,8 @@ class GuidedLoss:
     """
 
     guide: Guide
-    realism: Verdict | None = None
-    """Of marked pictures: what is neither with nor without the feature looks like nothing that a discriminator was trained on."""
+    D: torch.nn.Module | None = None
+    """The discriminator, if it is asked about marked pictures: half a feature looks like nothing that it was trained on."""
     guidance: float = 0.03
     """What is left of the feature in marked pictures."""
     hold: float = 0.15
@@ -44,23 +61,24 @@ class GuidedLoss:
     inside: float = 0.1
     """Change of marked pictures where it is wanted."""
 
-    def terms(self, img: torch.Tensor, before: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def terms(self, img: torch.Tensor, before: torch.Tensor, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Weighted terms, scalars: means over the batch, pictures that a term does not concern counting 0.
 
         Args:
             img:       [n, C, H, W] in [-1, 1], with gradient.
             before:    [n, C, H, W], of the same codes by the network as it was.
+            batch:     The codes.
             generator: Of the random views.
         """
-        marked = self.guide.shows(before, BARELY)
+        marked = self.guide.shows(before, BARELY) & ~batch.held
         left, change = self.guide.compare(img, before, generator)
         free = img.new_ones([len(img), 1, *img.shape[2:]])
         terms = {"feature": self.guidance * (left * marked).mean(), "others": self.hold * change}
         if bool(marked.any()):
             free[marked] -= (1 - self.inside) * wanted(self.guide.logit, before[marked], img[marked].detach())
-            if self.realism is not None:
-                share = marked.float().mean()
-                terms["realism"] = self.real * share * softplus(-self.realism(img[marked])).mean()
+            if self.D is not None:
+                found = verdict(self.D, img[marked], None if batch.c is None else batch.c[marked])
+                terms["realism"] = self.real * marked.float().mean() * softplus(-found).mean()
         if not bool(marked.all()):
             terms["structure"] = self.still * (1 - ms_ssim(img[~marked], before[~marked])).sum() / len(img)
         return terms | {"change": (free * (img - before).abs()).mean()}
@@ -91,11 +109,12 @@ def guided_synthesis(
         optimizer.zero_grad(set_to_none=True)
         for part in codes(batch, generator).split(micro):
             with torch.no_grad():
-                before = teacher(part, noise_mode="const", force_fp32=True)
-            terms = loss.terms(student(part, noise_mode="const", force_fp32=True), before, generator)
-            (torch.stack(list(terms.values())).sum() * (len(part) / batch)).backward()
+                before = teacher(part.ws, noise_mode="const", force_fp32=True)
+            terms = loss.terms(student(part.ws, noise_mode="const", force_fp32=True), before, part, generator)
+            share = len(part.ws) / batch
+            (torch.stack(list(terms.values())).sum() * share).backward()
             for name, value in terms.items():
-                figures[name] = figures.get(name, 0.0) + float(value.detach()) * len(part) / batch
+                figures[name] = figures.get(name, 0.0) + float(value.detach()) * share
         optimizer.step()
         if progress is not None and (step % 10 == 0 or step + 1 == steps):
             progress("edit", (step + 1) / steps, figures)

@@ -24,11 +24,15 @@ class Pool:
 
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """[count, w_dim], with repetitions."""
+        return self.w[self.pick(count, generator)]
+
+    def pick(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """[count] int64: rows of w, with repetitions, on its device."""
         if self.weights is None:
             picked = torch.randint(len(self.w), [count], generator=generator)
         else:
             picked = torch.multinomial(self.weights, count, replacement=True, generator=generator)
-        return self.w[picked.to(self.w.device)]
+        return picked.to(self.w.device)
 
 
 def rare_weights(latents: LabelledLatents, of: torch.Tensor) -> torch.Tensor | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,17 +14,46 @@ from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Progress
 
 Edit = Callable[[torch.Tensor], torch.Tensor]
+HELD_SHARE = 0.5
+"""Of a batch: latents of classes that are to stay, where there are any."""
 
 
-def regress_mapping(mapping: Any, edit: Edit, schedule: Schedule, *, emphasis: float = 4.0, progress: Progress | None = None) -> float:
+@dataclass(frozen=True)
+class Conditions:
+    """Which labels a conditional mapping network is trained on."""
+
+    edited: torch.Tensor
+    """c [n, c_dim], drawn from alike: of latents that the edit concerns."""
+    held: torch.Tensor | None = None
+    """c [m, c_dim]: of latents that are to stay; None: there are none."""
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """c [count, c_dim], and [count] bool: the edit concerns it."""
+        num_held = 0 if self.held is None else int(count * HELD_SHARE)
+        parts = [_some(self.edited, count - num_held, generator)]
+        if self.held is not None:
+            parts.append(_some(self.held, num_held, generator))
+        return torch.cat(parts), (torch.arange(count) < count - num_held).to(self.edited.device)
+
+
+def regress_mapping(
+    mapping: Any,
+    edit: Edit,
+    schedule: Schedule,
+    *,
+    conditions: Conditions | None = None,
+    emphasis: float = 4.0,
+    progress: Progress | None = None,
+) -> float:
     """Trains `mapping` in place so that it gives edit(w) where it gave w.
 
     Args:
-        mapping:  Mapping network of an unconditional generator.
-        edit:     [n, w_dim] -> [n, w_dim]; may be any function.
-        schedule: Its lr is for effective weights: the stored ones are 1 / lr_multiplier times larger, which is taken into account.
-        emphasis: Weight of latents that the edit moves, against those that it leaves.
-        progress: Told (stage, share done, figures).
+        mapping:    Mapping network of a generator.
+        edit:       [n, w_dim] -> [n, w_dim]; may be any function.
+        schedule:   Its lr is for effective weights: the stored ones are 1 / lr_multiplier times larger, which is taken into account.
+        conditions: Labels, if the generator is conditional; where they are held, w stays.
+        emphasis:   Weight of latents that the edit moves, against those that it leaves.
+        progress:   Told (stage, share done, figures).
 
     Returns:
         Root mean square error left, relative to the spread of w, averaged over the last tenth of the steps.
@@ -39,12 +69,13 @@ def regress_mapping(mapping: Any, edit: Edit, schedule: Schedule, *, emphasis: f
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = lr * stored_scale * min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
         z = torch.randn([schedule.batch, mapping.z_dim], generator=generator).to(device)
+        c, concerned = (None, None) if conditions is None else conditions.draw(schedule.batch, generator)
         with torch.no_grad():
-            w = torch.func.functional_call(mapping, frozen, (z, None))[:, 0]
-            goal = edit(w)
+            w = torch.func.functional_call(mapping, frozen, (z, c))[:, 0]
+            goal = edit(w) if concerned is None else torch.where(concerned[:, None], edit(w), w)
             spread = w.var(dim=0).sum() if spread is None else spread
             weight = 1 + (emphasis - 1) * ((goal - w).square().sum(dim=1) > 1e-6 * spread).float()
-        error = (mapping(z, None)[:, 0] - goal).square().sum(dim=1) / spread  # [n]
+        error = (mapping(z, c)[:, 0] - goal).square().sum(dim=1) / spread  # [n]
         loss = (weight * error).sum() / weight.sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -55,3 +86,8 @@ def regress_mapping(mapping: Any, edit: Edit, schedule: Schedule, *, emphasis: f
     mapping.requires_grad_(False)
     tail = errors[-max(steps // 10, 1) :]
     return math.sqrt(sum(tail) / len(tail))
+
+
+def _some(c: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """[count, c_dim] rows of c, with repetitions."""
+    return c[torch.randint(len(c), [count], generator=generator).to(c.device)]

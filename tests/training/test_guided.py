@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tiny
 import torch
@@ -11,7 +13,7 @@ from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.methods.edit import mixed_codes
 from stylegan_redact.network import synthesize
 from stylegan_redact.training.guide import BARELY, Guide
-from stylegan_redact.training.guided import GuidedLoss
+from stylegan_redact.training.guided import Batch, GuidedLoss
 from stylegan_redact.types import LabelledLatents
 
 SIDE = 32
@@ -27,7 +29,7 @@ class Corner:
         return 20 * img[:, :, :8, :8].mean([1, 2, 3])[:, None]
 
 
-def loss(**weights: float) -> GuidedLoss:
+def loss(**weights: Any) -> GuidedLoss:
     return GuidedLoss(Guide(Corner(), 0, 4.0), **weights)
 
 
@@ -38,9 +40,13 @@ def pictures(level: float) -> torch.Tensor:
     return img
 
 
-def terms(img: torch.Tensor, before: torch.Tensor, **weights: float) -> dict[str, float]:
+def batch(held: tuple[bool, bool] = (False, False)) -> Batch:
+    return Batch(torch.zeros([2, 1, 1]), torch.tensor(held))
+
+
+def terms(img: torch.Tensor, before: torch.Tensor, held: tuple[bool, bool] = (False, False), **weights: float) -> dict[str, float]:
     generator = torch.Generator().manual_seed(1)
-    return {name: float(value) for name, value in loss(**weights).terms(img, before, generator).items()}
+    return {name: float(value) for name, value in loss(**weights).terms(img, before, batch(held), generator).items()}
 
 
 def test_nothing_changed_costs_only_what_is_left_of_the_feature() -> None:
@@ -76,26 +82,43 @@ def test_an_unmarked_image_is_held_everywhere() -> None:
     assert found["structure"] == pytest.approx(0.3 * float(1 - ms_ssim(img[1:], before[1:])) / 2, rel=1e-3)
 
 
-def test_the_discriminator_is_asked_about_marked_images_only() -> None:
-    asked = []
+def test_what_is_to_be_held_is_held_whatever_it_shows() -> None:
+    before = pictures(0.5)
+    img = before.clone()
+    img[0, :, :8, :8] = -0.5
+    found = terms(img, before, held=(True, False))
+    assert found["feature"] == 0 and found["change"] == pytest.approx((8 * 8) / SIDE**2 / 2, rel=1e-4)
 
-    def verdict(img: torch.Tensor) -> torch.Tensor:
-        asked.append(img)
+
+class Asked(torch.nn.Module):
+    """A discriminator that is undecided and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[torch.Tensor] = []
+
+    def forward(self, img: torch.Tensor, c: None, force_fp32: bool) -> torch.Tensor:
+        self.images.append(img)
         return torch.zeros([len(img), 1])
 
+
+def test_the_discriminator_is_asked_about_marked_images_only() -> None:
+    D = Asked()
     before = pictures(0.5)
-    found = loss(realism=verdict, real=1.0).terms(before.clone(), before, torch.Generator().manual_seed(1))
-    assert len(asked) == 1 and torch.equal(asked[0], before[:1])
+    found = loss(D=D, real=1.0).terms(before.clone(), before, batch(), torch.Generator().manual_seed(1))
+    assert len(D.images) == 1 and torch.equal(D.images[0], before[:1])
     assert float(found["realism"]) == pytest.approx(torch.log(torch.tensor(2.0)) / 2)  # softplus(0), for one of two images
     gone = pictures(-0.5)
-    assert "realism" not in loss(realism=verdict).terms(gone.clone(), gone, torch.Generator().manual_seed(1)) and len(asked) == 1
+    assert "realism" not in loss(D=D).terms(gone.clone(), gone, batch(), torch.Generator().manual_seed(1)) and len(D.images) == 1
 
 
 def test_codes_hold_both_kinds_and_mixes_of_them() -> None:
     net = tiny.network()
     known = tiny.feature(net)
     assert known.latents is not None and known.detector is not None
-    ws = mixed_codes(net.G_ema, known.latents)(64, torch.Generator().manual_seed(0))
+    drawn = mixed_codes(net.G_ema, known.latents)(64, torch.Generator().manual_seed(0))
+    ws = drawn.ws
+    assert drawn.c is None and not drawn.held.any() and [len(part.ws) for part in drawn.split(48)] == [48, 16]
     assert ws.shape == (64, net.G_ema.num_ws, net.G_ema.w_dim)
     assert (ws[:48] == ws[:48, :1]).all() and (ws[48:] != ws[48:, :1]).any(dim=2).any(dim=1).all()
     with torch.no_grad():

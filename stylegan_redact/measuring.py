@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run measures: which images of which classes are drawn, by which way in, and what is asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stylegan_redact import evaluation
+from stylegan_redact.labels import Labels
+from stylegan_redact.types import Detector, Estimate, Network, Progress
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A network before and after, and how to look at the two."""
+
+    before: Network
+    after: Network
+    judge: Detector
+    feature: str
+    keep: tuple[str, ...]
+    seeds: range
+    accesses: tuple[str, ...]
+    batch: int
+    labels: Labels | None
+    """Of the classes that the feature was redacted in; None: the network is unconditional."""
+    whole_class: bool
+    """The feature is the class that `labels` name."""
+    half: bool
+
+    def estimates(self, progress: Progress) -> dict[str, Estimate]:
+        """All questions on what a z-sampler meets; what is left of the feature also for those who keep latents, if that was asked.
+
+        Of the classes that were not to be redacted it is asked what became of them.
+        """
+        others = None if self.labels is None else self.labels.others()
+        if self.whole_class:
+
+            def draw_class(access: str, itself: bool, seeds: Sequence[int]) -> evaluation.PairedImages:
+                stage = "measure" if itself else "measure others"
+                return self.draw(access, self.labels if itself else others, seeds, stage, progress)
+
+            return evaluation.whole_class(draw_class, self.feature, self.seeds, self.accesses)
+        estimates: dict[str, Estimate] = {}
+        for access in self.accesses:
+            pairs = self.draw(access, self.labels, self.seeds, "measure", progress)
+            answers = evaluation.ask(pairs, self.feature, keep=self.keep, questions=None if access == "z" else ["residual_rate"])
+            estimates |= answers if access == "z" else {f"{access}_{key}": value for key, value in answers.items()}
+        if others is not None:
+            pairs = self.draw("z", others, self.seeds[: evaluation.MOST_OF_OTHERS], "measure others", progress)
+            estimates |= evaluation.other_classes(pairs, self.feature, self.keep)
+        return estimates
+
+    def draw(self, access: str, labels: Labels | None, seeds: Sequence[int], stage: str, progress: Progress) -> evaluation.PairedImages:
+        """Pairs of images, told as a stage of their own."""
+
+        def tell(_stage: str, fraction: float, figures: Mapping[str, Any]) -> None:
+            progress(stage if access == "z" else f"{stage} {access}", fraction, dict(figures))
+
+        return evaluation.measure_pairs(
+            self.before, self.after, self.judge, seeds, batch=self.batch, access=access, labels=labels, half=self.half, progress=tell
+        )
