@@ -51,13 +51,13 @@ class GuidedLoss:
     guide: Guide
     D: torch.nn.Module | None = None
     """The discriminator, if it is asked about marked pictures: half a feature looks like nothing that it was trained on."""
-    guidance: float = 0.03
+    guidance: float = 0.015
     """What is left of the feature in marked pictures."""
     hold: float = 0.15
     """Distance of the detector's other logits."""
     still: float = 0.3
     """1 - MS-SSIM of unmarked pictures."""
-    real: float = 0.05
+    real: float = 0.025
     inside: float = 0.1
     """Change of marked pictures where it is wanted."""
 
