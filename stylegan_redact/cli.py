@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line. Methods' options are made from the fields of their dataclasses; RedactError becomes a message and exit code 2."""
+"""The command line. Methods' options are made from the fields of their dataclasses; RedactError becomes a message and exit code 2 or 3."""
 
 from __future__ import annotations
 
@@ -17,17 +17,26 @@ from stylegan_redact.host import strtobool
 from stylegan_redact.network_files import bundled
 from stylegan_redact.progress import Progress
 from stylegan_redact.run_dir import strict
-from stylegan_redact.types import RedactError
+from stylegan_redact.types import RedactError, UntrustedFile
 
 DEFAULT_METHOD = "edit"
+_LONGEST_TEXT = 2000
 _TAKEN = {field.name for field in dataclasses.fields(job.Request)}
 """Options of the command itself; where a method has one of the same name, the value goes to both."""
 
 
 class Failure(click.ClickException):
-    """A request that cannot be met."""
+    """A request that cannot be met, in one printable sentence; exit code 3 for a file that is not to be trusted, otherwise 2."""
 
-    exit_code = 2
+    def __init__(self, error: RedactError) -> None:
+        super().__init__(printable(str(error)))
+        self.exit_code = 3 if isinstance(error, UntrustedFile) else 2
+
+
+def printable(text: str) -> str:
+    """The text on one line, with what would steer a terminal escaped: names in it come from files from anywhere."""
+    text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class CommaList(click.ParamType):
@@ -124,7 +133,7 @@ def redact(dry_run: bool, **values: Any) -> None:
             return
         _carry_out(plan, progress)
     except RedactError as error:
-        raise Failure(str(error)) from None
+        raise Failure(error) from None
 
 
 def _carry_out(plan: job.Plan, progress: Progress) -> None:

@@ -56,7 +56,7 @@ def _convert(source: str, dest: Path) -> None:
         for line in convert(source, dest):
             click.echo(line)
     except RedactError as error:
-        raise Failure(str(error)) from None
+        raise Failure(error) from None
 
 
 def convert(source: str, dest: Path) -> tuple[str, ...]:

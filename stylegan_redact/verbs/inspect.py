@@ -33,7 +33,7 @@ def _inspect(network: str, as_json: bool) -> None:
     try:
         found = describe(network_files.locate(network))
     except RedactError as error:
-        raise Failure(str(error)) from None
+        raise Failure(error) from None
     click.echo(json.dumps(strict(found), indent=2, default=str) if as_json else "\n".join(_lines(found)))
 
 
