@@ -133,7 +133,7 @@ class _Decoder:
         self.other_keys = 0
         self.actions: dict[str, Callable[[Any], None]] = {
             "MARK": lambda _: self.stack.append(_MARK),
-            "POP": lambda _: self.drop(),
+            "POP": lambda _: self.push_nothing(self.stack.pop()),
             "POP_MARK": lambda _: self.push_nothing(self.marked()),
             "TUPLE": lambda _: self.stack.append(tuple(self.marked())),
             "TUPLE1": lambda _: self.stack.append(self.take(1)),
@@ -184,9 +184,6 @@ class _Decoder:
             raise Refused(_MISFIT)
         del self.stack[-n:]
         return taken
-
-    def drop(self) -> None:
-        self.stack.pop()
 
     def marked(self) -> list[Any]:
         """Everything above the topmost mark."""

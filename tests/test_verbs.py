@@ -84,7 +84,7 @@ def test_inspect_runs_nothing(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     (tmp_path / "bad.pkl").write_bytes(hostile.hostile_streams(marker)["os.system"])
     result = run("inspect", str(tmp_path / "bad.pkl"))
-    assert result.exit_code == 2 and "it imports os.system" in result.output and not marker.exists()
+    assert result.exit_code == 3 and "it imports os.system" in result.output and not marker.exists()
 
 
 def test_doctor_names_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ without memory, on torch's meta device, and compared with what the file has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ _DEEPEST = 8
 _MOST_EXPANDED = 4
 """Times the bytes in the file that the network may take; 1 if each tensor is stored, 2 if as float16."""
 _SMALL = 1 << 24
+_TRUSTED = "get it again, from a source that you trust"
 
 
 def check_arguments(class_name: str, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
@@ -43,29 +44,27 @@ def check_arguments(class_name: str, args: Iterable[Any], kwargs: Mapping[str, A
         UntrustedFile: a number, a list or their nesting is far beyond what any StyleGAN has.
         RedactError:   a value is neither number nor text nor a container of these.
     """
-    left = [_MOST_VALUES]
-
-    def look(name: str, value: Any, depth: int) -> None:
-        left[0] -= 1
-        if left[0] < 0 or depth > _DEEPEST:
-            raise UntrustedFile(f"{_asked(class_name)} - it has more constructor arguments than any - get it from a source that you trust")
-        if isinstance(value, Mapping):
-            for key, each in value.items():
-                look(str(key), each, depth + 1)
-        elif isinstance(value, (list, tuple)):
-            if name == "resample_filter" and len(value) > _LONGEST_FILTER:
-                _refuse(class_name, name, f"of {len(value)} taps")
-            for each in value:
-                look(name, each, depth + 1)
-        elif isinstance(value, (int, float)):
-            if abs(value) > LIMITS.get(name, _LARGEST_NUMBER):
-                _refuse(class_name, name, f"of {value:.3g}" if abs(value) < 1e300 else "beyond 1e300")
-        elif value is not None and not isinstance(value, str):
+    named = {**{f"argument {place + 1}": value for place, value in enumerate(args)}, **kwargs}
+    for count, (name, value, depth) in enumerate(_values("arguments", named, 0)):
+        if count > _MOST_VALUES or depth > _DEEPEST:
+            raise UntrustedFile(f"{_asked(class_name)} - it has more constructor arguments than any network has - {_TRUSTED}")
+        if isinstance(value, (list, tuple)) and name == "resample_filter" and len(value) > _LONGEST_FILTER:
+            _refuse(class_name, name, f"of {len(value)} taps")
+        if isinstance(value, (int, float)) and abs(value) > LIMITS.get(name, _LARGEST_NUMBER):
+            _refuse(class_name, name, f"of {value:.3g}" if abs(value) < 1e300 else "beyond 1e300")
+        if value is not None and not isinstance(value, (int, float, str, list, tuple, Mapping)):
             raise RedactError(f"{_asked(class_name)} - its {name[:60]} is a {type(value).__name__} - is it a fork?")
 
-    for place, value in enumerate(args):
-        look(f"argument {place + 1}", value, 0)
-    look("arguments", dict(kwargs), 0)
+
+def _values(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any, int]]:
+    """The value and all that it holds: name, value, how deep."""
+    yield name, value, depth
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _values(str(key), each, depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _values(name, each, depth + 1)
 
 
 def without_memory(construct: Callable[[], torch.nn.Module]) -> torch.nn.Module:
@@ -90,9 +89,7 @@ def _asked(class_name: str) -> str:
 
 
 def _refuse(class_name: str, name: str, what: str) -> None:
-    raise UntrustedFile(
-        f"{_asked(class_name)} - it declares a {name[:60]} {what}, no such network has: it is damaged or hostile - get it from a source that you trust"
-    )
+    raise UntrustedFile(f"{_asked(class_name)} - it declares a {name[:60]} {what}, no such network has: it is damaged or hostile - {_TRUSTED}")
 
 
 class _StaysWithoutMemory(TorchFunctionMode):
