@@ -105,8 +105,7 @@ class _Bounded:
         return line
 
 
-_BYTES = (b"B", b"\x8e", b"\x96")
-"""Opcodes of tensors' storages: as long as the file."""
+_BYTES = (b"B", b"\x8e", b"\x96")  # Opcodes of tensors' storages, which may be as long as the file.
 _RUNS = frozenset("INST OBJ NEWOBJ_EX EXT1 EXT2 EXT4 PERSID BINPERSID NEXT_BUFFER READONLY_BUFFER".split())
 """Instructions that no accident is: they call, or fetch from outside the file."""
 _LITERALS = frozenset(
@@ -176,7 +175,7 @@ class _Decoder:
             raise refused(f"it uses the pickle instruction {name}, which no StyleGAN pickle has; nothing was run - {TRUSTED}")
 
     def push_nothing(self, _: Any) -> None:
-        """Instructions without a result of their own."""
+        """No result of their own."""
 
     def take(self, n: int) -> tuple[Any, ...]:
         taken = tuple(self.stack[-n:])
@@ -198,7 +197,8 @@ class _Decoder:
 
     def top(self, *kinds: type) -> Any:
         if not isinstance(self.stack[-1], kinds):
-            raise Refused(f"it fills a {type(self.stack[-1]).__name__} as if it were something else: it is damaged or hostile - {TRUSTED}")
+            refused = Untrusted if isinstance(self.stack[-1], Global) else Refused
+            raise refused(f"it fills a {type(self.stack[-1]).__name__} as if it were something else: it is damaged or hostile - {TRUSTED}")
         return self.stack[-1]
 
     def put(self, index: Any) -> None:
