@@ -27,15 +27,14 @@ except ImportError:  # The plain engine does without.
 
 READER = ["stylegan_redact." + name for name in ("pickle_stream", "pickle_values", "pickle_tree", "pickle_tensorflow", "torch_storage", "pickles")]
 with atheris.instrument_imports(include=READER) if atheris else contextlib.nullcontext():
+    import hostile
+    import hostile_files
+    import tensorflow_pickles
+    import torch
+
     from stylegan_redact import pickles
     from stylegan_redact.network import load_network, read_snapshot
-
-import hostile
-import hostile_files
-import tensorflow_pickles
-import torch
-
-from stylegan_redact.types import RedactError
+    from stylegan_redact.types import RedactError
 
 SECONDS, MEMORY = 10, 1 << 30
 TINY = {"channel_base": 32, "channel_max": 4}
@@ -147,7 +146,11 @@ def guided(seconds: int, seed: int, folder: Path, findings: Path) -> None:
         check(data, folder)
 
     # The watch of libFuzzer counts seconds of the day, and `check` those of the CPU.
-    limits = [f"-timeout={6 * SECONDS}", f"-rss_limit_mb={(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10) + (MEMORY >> 20)}"]
+    limits = [
+        f"-timeout={6 * SECONDS}",
+        "-max_len=300000",
+        f"-rss_limit_mb={(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10) + (MEMORY >> 20)}",
+    ]
     options: list[Any] = [
         f"-max_total_time={seconds}",
         f"-seed={seed + 1}",

@@ -69,6 +69,7 @@ def _described(record: pickles.ModuleRecord) -> dict[str, Any]:
         **sizes,
         "tensors": len(record.tensors),
         "parameters": sum(tensor.numel() for tensor in parameters),
+        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in record.tensors.values()),
         "source_sha256": record.source_sha256,
     }
 
