@@ -18,8 +18,7 @@ _MAX_NUMBER_BITS = 1 << 13
 """Python refuses to print integers of more than 4,300 digits."""
 _MAX_LINE = 1 << 16
 _MARK = object()
-TRUSTED = "get it again, from a source that you trust"
-"""What to do with a damaged or hostile file."""
+TRUSTED = "get it again, from a source that you trust"  # What to do with a damaged or hostile file.
 _TOO_LONG = f"it has more than {MAX_PLAIN_BYTES >> 20} MiB besides tensors, no snapshot has - {TRUSTED}"
 _CUT = "it ends too early, as after a download that was cut off - download it again"
 _MISFIT = f"its instructions do not fit each other: it is damaged or hostile - {TRUSTED}"
@@ -100,6 +99,8 @@ class _Bounded:
         self.position += len(line)
         if not line.endswith(b"\n") and len(line) < _MAX_LINE:
             raise Refused(_CUT)
+        if b"\\" in line and self.opcode != b"V":  # pickletools would undo escapes in names where pickle does not.
+            raise Refused(_MISFIT)
         if len(line) == _MAX_LINE:
             raise Untrusted(f"it has a line of text longer than any in a StyleGAN pickle - {TRUSTED}")
         return line
@@ -174,8 +175,7 @@ class _Decoder:
             refused = Untrusted if name in _RUNS else Refused
             raise refused(f"it uses the pickle instruction {name}, which no StyleGAN pickle has; nothing was run - {TRUSTED}")
 
-    def push_nothing(self, _: Any) -> None:
-        """No result of their own."""
+    def push_nothing(self, _: Any) -> None: ...
 
     def take(self, n: int) -> tuple[Any, ...]:
         taken = tuple(self.stack[-n:])

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from stylegan_redact import cli, verbs
-from stylegan_redact.networks import build
+from stylegan_redact.networks import build, fit, stylegan2
 
 MEMORY = 1 << 30
 SECONDS = 10
@@ -80,6 +80,7 @@ def main() -> None:
     for name in verbs.names():
         importlib.import_module(f"stylegan_redact.verbs.{name}")
     build.architectures()
+    fit.without_memory(lambda: stylegan2.FullyConnectedLayer(1, 1))  # torch imports much at the first tensor without memory.
     groups = json.loads(Path(sys.argv[1]).read_text())
     Path(sys.argv[2]).write_text(json.dumps([forked(commands) for commands in groups]))
 

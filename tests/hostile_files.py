@@ -206,6 +206,8 @@ _SETS = {
     "import": (stream(hostile.called("builtins", "__import__", "os")), 3, 3),
     "name with dots": (stream(hostile.called("torch", "hub.load", "x")), 3, 3),
     "dots in a StyleGAN module": (stream(hostile.called("dnnlib.util", "EasyDict.__init__.__globals__", "x")), 3, 3),
+    "name with escapes": (stream(b"ctorch.storage\n_load_from\\x5fbytes\n"), 2, 2),
+    "name with a wrong escape": (stream(b"cos\nsyst\\\xbfem\n"), 2, 2),
     "name of a terminal's codes": (stream(hostile.called("os", _ESCAPE, "x")), 3, 3),
 }
 _LAUGHS = b")" + b"".join(b"\x85q%ch%c\x86" % (index, index) for index in range(60))

@@ -39,7 +39,7 @@ def run(groups: list[list[list[str]]], folder: Path) -> list[dict[str, Any]]:
 
 
 def commands(path: Path, redacts: bool = True) -> list[list[str]]:
-    """Every way in: the two verbs that read a network, and the command."""
+    """The ways in: the two verbs that read a network, and the command."""
     verbs = [["inspect", str(path)], ["convert", str(path), str(path.with_suffix(".out.safetensors"))]]
     return [*verbs, [f"--network={path}", "--feature=beard", "--dry-run"]] if redacts else verbs
 
@@ -53,6 +53,8 @@ def fault(result: dict[str, Any], allowed: set[int]) -> str | None:
         return f"steers the terminal: {output[:300]!r}"
     if result["code"] in (2, 3) and (output.count("\n") != 1 or output.count(" - ") < 2 or not output.startswith("Error: ")):
         return f"not one sentence of three parts: {output[:300]!r}"
+    if any(word in output for word in ("allocate", "MemoryError", "Traceback", "Warning")):
+        return f"ran into a limit, or into a fault: {output[-300:]}"
     return None if result["seconds"] < hostile_child.SECONDS else f"took {result['seconds']} s"
 
 
@@ -69,7 +71,8 @@ def outcome(folder: Path) -> dict[str, dict[str, Any]]:
     for number, (name, entry) in enumerate(table.items()):
         paths[name] = folder / f"{number}{entry.ending}"
         paths[name].write_bytes(entry.make(folder / "ran"))
-    return dict(zip(table, run([commands(path) for path in paths.values()], folder), strict=True))
+    asked = [commands(path, redacts=number % 6 == 0) for number, path in enumerate(paths.values())]
+    return dict(zip(table, run(asked, folder), strict=True))
 
 
 @pytest.mark.parametrize("name", hostile_files.table(Path("x")))
@@ -79,17 +82,19 @@ def test_each_is_refused_in_a_sentence(name: str, outcome: dict[str, dict[str, A
     codes = [{entry.inspect}, {entry.convert}, {entry.convert or 2}]
     if entry.ending == ".safetensors":
         codes[2] = {2}  # Only `convert` reads these.
-    assert [why for result, allowed in zip(found["results"], codes, strict=True) if (why := fault(result, allowed))] == []
-    assert found["peak"] < hostile_child.MEMORY and not (folder / "ran").exists()
+    assert [why for result, allowed in zip(found["results"], codes, strict=False) if (why := fault(result, allowed))] == []
+    assert len(found["results"]) >= 2 and found["peak"] < hostile_child.MEMORY and not (folder / "ran").exists()
     assert not list(folder.glob("*.partial"))
 
 
-@pytest.mark.parametrize("greedy", ["len(bytes(2 << 30))", "[None for _ in iter(int, 1)]"])
-def test_the_limits_bite(greedy: str) -> None:
+def test_the_limits_bite() -> None:
     """What the tests above would see if a file filled the memory or took for ever."""
-    code = f"import hostile_child as child; child.SECONDS = 1; child.run = lambda command: {greedy}; print(child.forked([['x']]))"
+    greedy = ["len(bytes(2 << 30))", "[None for _ in iter(int, 1)]", "1"]
+    code = "import hostile_child as child; child.SECONDS = 1"
+    for expression in greedy:
+        code += f"; child.run = lambda command: {expression}; print(child.forked([['x']]))"
     done = child([sys.executable, "-c", code])
-    assert "died" in done.stdout, done.stderr
+    assert ["died" in line for line in done.stdout.splitlines()] == [True, True, False], done.stderr
 
 
 def test_truncated_files(folder: Path) -> None:
@@ -120,7 +125,7 @@ def test_flipped_bytes(folder: Path) -> None:
         assert {key: sorted(net.tensors) for key, net in after.modules.items()} == {key: sorted(net.tensors) for key, net in before.modules.items()}
 
 
-@pytest.mark.parametrize(("name", "code"), [("os.system", 3), ("a milliard layers", 3), ("memo of nothing", 2)])
+@pytest.mark.parametrize(("name", "code"), [("a milliard layers", 3), ("memo of nothing", 2)])
 def test_the_script_exits_with_it(name: str, code: int, folder: Path) -> None:
     path = folder / "script.pkl"
     path.write_bytes(hostile_files.table(folder / "ran")[name].make(folder / "ran"))
