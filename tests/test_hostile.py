@@ -87,6 +87,15 @@ def test_each_is_refused_in_a_sentence(name: str, outcome: dict[str, dict[str, A
     assert not list(folder.glob("*.partial"))
 
 
+def test_the_worst_of_them(outcome: dict[str, dict[str, Any]]) -> None:
+    """`-s` shows the figures of docs/security.md."""
+    seconds = {name: max(result["seconds"] for result in found["results"]) for name, found in outcome.items()}
+    peaks = {name: found["peak"] for name, found in outcome.items()}
+    slowest, largest = max(seconds, key=seconds.__getitem__), max(peaks, key=peaks.__getitem__)
+    print(f"\n{len(outcome)} files; most memory: {peaks[largest] >> 20} MiB ({largest}); longest: {seconds[slowest]:.1f} s of CPU ({slowest})")
+    assert len(outcome) > 100 and peaks[largest] > 1 << 20 and seconds[slowest] > 0.1
+
+
 def test_the_limits_bite() -> None:
     """What the tests above would see if a file filled the memory or took for ever."""
     greedy = ["len(bytes(2 << 30))", "[None for _ in iter(int, 1)]", "1"]
