@@ -26,11 +26,21 @@ _TAKEN = {field.name for field in dataclasses.fields(job.Request)}
 
 
 class Failure(click.ClickException):
-    """A request that cannot be met, in one printable sentence; exit code 3 for a file that is not to be trusted, otherwise 2."""
+    """A request that cannot be met."""
 
-    def __init__(self, error: RedactError) -> None:
-        super().__init__(printable(str(error)))
-        self.exit_code = 3 if isinstance(error, UntrustedFile) else 2
+    exit_code = 2
+
+
+class Distrust(Failure):
+    """A file that is not to be trusted."""
+
+    exit_code = 3
+
+
+def failure(error: RedactError) -> Failure:
+    """What click prints for the error, in one printable line, and exits with."""
+    kind = Distrust if isinstance(error, UntrustedFile) else Failure
+    return kind(printable(str(error)))
 
 
 def printable(text: str) -> str:
@@ -133,7 +143,7 @@ def redact(dry_run: bool, **values: Any) -> None:
             return
         _carry_out(plan, progress)
     except RedactError as error:
-        raise Failure(error) from None
+        raise failure(error) from None
 
 
 def _carry_out(plan: job.Plan, progress: Progress) -> None:

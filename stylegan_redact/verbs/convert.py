@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from stylegan_redact import network_files, pickle_tree
-from stylegan_redact.cli import Failure
+from stylegan_redact.cli import failure
 from stylegan_redact.network import read_snapshot
 from stylegan_redact.networks import build, export
 from stylegan_redact.pickles import NETWORKS
@@ -57,7 +57,7 @@ def _convert(source: str, dest: Path) -> None:
         for line in convert(source, dest):
             click.echo(line)
     except RedactError as error:
-        raise Failure(error) from None
+        raise failure(error) from None
 
 
 def convert(source: str, dest: Path) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from stylegan_redact import network_files, pickle_stream, pickles
-from stylegan_redact.cli import Failure, printable
+from stylegan_redact.cli import failure, printable
 from stylegan_redact.networks import build
 from stylegan_redact.pickle_tensorflow import TensorFlowPickle
 from stylegan_redact.run_dir import strict
@@ -33,7 +33,7 @@ def _inspect(network: str, as_json: bool) -> None:
     try:
         found = describe(network_files.locate(network))
     except RedactError as error:
-        raise Failure(error) from None
+        raise failure(error) from None
     click.echo(json.dumps(strict(found), indent=2, default=str) if as_json else "\n".join(_lines(found)))
 
 
