@@ -38,10 +38,13 @@ def run(groups: list[list[list[str]]], folder: Path) -> list[dict[str, Any]]:
     return json.loads(told.read_text())
 
 
-def commands(path: Path, redacts: bool = True) -> list[list[str]]:
-    """The ways in: the two verbs that read a network, and the command."""
-    verbs = [["inspect", str(path)], ["convert", str(path), str(path.with_suffix(".out.safetensors"))]]
-    return [*verbs, [f"--network={path}", "--feature=beard", "--dry-run"]] if redacts else verbs
+def commands(path: Path, number: int, entry: hostile_files.HostileFile) -> list[list[str]]:
+    """The ways in; where reading alone decides, which is the same for all, the others are tried on every sixth file."""
+    every = number % 6 == 0
+    asked = [["inspect", str(path)]]
+    if every or entry.inspect == 0 or entry.convert != entry.inspect or entry.ending != ".pkl":
+        asked.append(["convert", str(path), str(path.with_suffix(".out.safetensors"))])
+    return [*asked, [f"--network={path}", "--feature=beard", "--dry-run"]] if every else asked
 
 
 def fault(result: dict[str, Any], allowed: set[int]) -> str | None:
@@ -71,7 +74,7 @@ def outcome(folder: Path) -> dict[str, dict[str, Any]]:
     for number, (name, entry) in enumerate(table.items()):
         paths[name] = folder / f"{number}{entry.ending}"
         paths[name].write_bytes(entry.make(folder / "ran"))
-    asked = [commands(path, redacts=number % 6 == 0) for number, path in enumerate(paths.values())]
+    asked = [commands(path, number, table[name]) for number, (name, path) in enumerate(paths.items())]
     return dict(zip(table, run(asked, folder), strict=True))
 
 
@@ -83,7 +86,7 @@ def test_each_is_refused_in_a_sentence(name: str, outcome: dict[str, dict[str, A
     if entry.ending == ".safetensors":
         codes[2] = {2}  # Only `convert` reads these.
     assert [why for result, allowed in zip(found["results"], codes, strict=False) if (why := fault(result, allowed))] == []
-    assert len(found["results"]) >= 2 and found["peak"] < hostile_child.MEMORY and not (folder / "ran").exists()
+    assert found["results"] and found["peak"] < hostile_child.MEMORY and not (folder / "ran").exists()
     assert not list(folder.glob("*.partial"))
 
 
@@ -112,9 +115,9 @@ def test_truncated_files(folder: Path) -> None:
     paths = [folder / f"cut{number}.pkl" for number in range(len(cuts))]
     for path, data in zip(paths, cuts.values(), strict=True):
         path.write_bytes(data)
-    (found,) = run([[command for path in paths for command in commands(path, redacts=False)]], folder)
+    (found,) = run([[["inspect", str(path)] for path in paths]], folder)
     assert [why for result in found["results"] if (why := fault(result, {2}))] == []
-    assert len(found["results"]) == 100 and found["peak"] < hostile_child.MEMORY
+    assert len(found["results"]) == 50 and found["peak"] < hostile_child.MEMORY
 
 
 def test_flipped_bytes(folder: Path) -> None:
