@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line. Methods' options are made from the fields of their dataclasses; RedactError becomes a message and exit code 2."""
+"""The command line. Methods' options are made from the fields of their dataclasses; RedactError becomes a message and exit code 2 or 3."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from stylegan_redact.host import strtobool
 from stylegan_redact.network_files import bundled
 from stylegan_redact.progress import Progress
 from stylegan_redact.run_dir import strict
-from stylegan_redact.types import RedactError
+from stylegan_redact.types import RedactError, UntrustedFile
 
 DEFAULT_METHOD = "edit"
+_LONGEST_TEXT = 2000
 _TAKEN = {field.name for field in dataclasses.fields(job.Request)}
 """Options of the command itself; where a method has one of the same name, the value goes to both."""
 
@@ -28,6 +29,24 @@ class Failure(click.ClickException):
     """A request that cannot be met."""
 
     exit_code = 2
+
+
+class Distrust(Failure):
+    """A file that is not to be trusted."""
+
+    exit_code = 3
+
+
+def failure(error: RedactError) -> Failure:
+    """What click prints for the error, in one printable line, and exits with."""
+    kind = Distrust if isinstance(error, UntrustedFile) else Failure
+    return kind(printable(str(error)))
+
+
+def printable(text: str) -> str:
+    """The text on one line, with what would steer a terminal escaped: names in it come from files from anywhere."""
+    text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class CommaList(click.ParamType):
@@ -127,7 +146,7 @@ def redact(dry_run: bool, **values: Any) -> None:
             return
         _carry_out(plan, progress)
     except RedactError as error:
-        raise Failure(str(error)) from None
+        raise failure(error) from None
 
 
 def _carry_out(plan: job.Plan, progress: Progress) -> None:

@@ -9,17 +9,27 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 MAX_PLAIN_BYTES = 8 << 20
-"""Of opcodes, numbers and text. A 1024x1024 snapshot has 0.5 MiB; every byte may cost a hundred in memory."""
+"""Of opcodes, numbers and text. A 1024x1024 snapshot has 0.5 MiB."""
+MAX_INSTRUCTIONS = 500_000
+"""A 1024x1024 snapshot has 40,000. One byte can ask for an object of a few hundred in memory."""
+_MAX_OTHER_KEYS = 10_000
+"""Keys of dictionaries that are not text. Numbers can be chosen so that all have one hash, and each is compared with all the others."""
+_MAX_NUMBER_BITS = 1 << 13
+"""Python refuses to print integers of more than 4,300 digits."""
 _MAX_LINE = 1 << 16
 _MARK = object()
-TRUSTED = "get it again, from a source that you trust"
-"""What to do with a damaged or hostile file."""
+TRUSTED = "get it again, from a source that you trust"  # What to do with a damaged or hostile file.
+_TOO_LONG = f"it has more than {MAX_PLAIN_BYTES >> 20} MiB besides tensors, no snapshot has - {TRUSTED}"
 _CUT = "it ends too early, as after a download that was cut off - download it again"
 _MISFIT = f"its instructions do not fit each other: it is damaged or hostile - {TRUSTED}"
 
 
 class Refused(ValueError):
     """What there is and what to do; whoever knows the file's name puts it in front."""
+
+
+class Untrusted(Refused):
+    """What accidents do not make: the file wants to run something, or to fill memory or time."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +70,28 @@ class Members:
 
 
 class _Bounded:
-    """Reads no further than the file goes, so that a hostile length allocates nothing."""
+    """Reads no further than the file goes, so that a hostile length allocates nothing; text no longer than a snapshot has."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
+        self.opcode: bytes | None = None
         self.position = start = file.tell()
         self.end = file.seek(0, 2)
         file.seek(start)
 
     def tell(self) -> int:
+        self.opcode = None  # pickletools asks where it stands before each instruction, and only then.
         return self.position
 
     def read(self, n: int) -> bytes:
-        data = self.file.read(max(0, min(n, self.end - self.position)))
-        self.position += len(data)
-        if len(data) < n:
+        if n > self.end - self.position:
             raise Refused(_CUT)
+        if n > MAX_PLAIN_BYTES and self.opcode not in _BYTES:
+            raise Untrusted(_TOO_LONG)
+        data = self.file.read(max(0, n))
+        self.position += len(data)
+        if self.opcode is None:
+            self.opcode = data
         return data
 
     def readline(self) -> bytes:
@@ -83,11 +99,16 @@ class _Bounded:
         self.position += len(line)
         if not line.endswith(b"\n") and len(line) < _MAX_LINE:
             raise Refused(_CUT)
+        if b"\\" in line and self.opcode != b"V":  # pickletools would undo escapes in names where pickle does not.
+            raise Refused(_MISFIT)
         if len(line) == _MAX_LINE:
-            raise Refused(f"it has a line of text longer than any in a StyleGAN pickle - {TRUSTED}")
+            raise Untrusted(f"it has a line of text longer than any in a StyleGAN pickle - {TRUSTED}")
         return line
 
 
+_BYTES = (b"B", b"\x8e", b"\x96")  # Opcodes of tensors' storages, which may be as long as the file.
+_RUNS = frozenset("INST OBJ NEWOBJ_EX EXT1 EXT2 EXT4 PERSID BINPERSID NEXT_BUFFER READONLY_BUFFER".split())
+"""Instructions that no accident is: they call, or fetch from outside the file."""
 _LITERALS = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
     "BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
@@ -109,16 +130,17 @@ class _Decoder:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.binary_bytes = 0
+        self.other_keys = 0
         self.actions: dict[str, Callable[[Any], None]] = {
             "MARK": lambda _: self.stack.append(_MARK),
-            "POP": lambda _: self.drop(),
+            "POP": lambda _: self.push_nothing(self.stack.pop()),
             "POP_MARK": lambda _: self.push_nothing(self.marked()),
             "TUPLE": lambda _: self.stack.append(tuple(self.marked())),
             "TUPLE1": lambda _: self.stack.append(self.take(1)),
             "TUPLE2": lambda _: self.stack.append(self.take(2)),
             "TUPLE3": lambda _: self.stack.append(self.take(3)),
             "LIST": lambda _: self.stack.append(self.marked()),
-            "DICT": lambda _: self.stack.append(dict(_pairs(self.marked()))),
+            "DICT": lambda _: self.stack.append(dict(self.pairs(self.marked()))),
             "FROZENSET": lambda _: self.stack.append(Members(self.marked(), frozen=True)),
             "APPEND": lambda _: self.extend(list(self.take(1))),
             "APPENDS": lambda _: self.extend(self.marked()),
@@ -142,16 +164,18 @@ class _Decoder:
         if name in _LITERALS:
             if isinstance(arg, (bytes, bytearray)):
                 self.binary_bytes += len(arg)
+            if isinstance(arg, int) and arg.bit_length() > _MAX_NUMBER_BITS:
+                raise Untrusted(f"it has a number of {arg.bit_length()} bits - {TRUSTED}")
             self.stack.append(arg)
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name]())
         elif name in self.actions:
             self.actions[name](arg)
         else:
-            raise Refused(f"it uses the pickle instruction {name}, which no StyleGAN pickle has - {TRUSTED}")
+            refused = Untrusted if name in _RUNS else Refused
+            raise refused(f"it uses the pickle instruction {name}, which no StyleGAN pickle has; nothing was run - {TRUSTED}")
 
-    def push_nothing(self, _: Any) -> None:
-        """Instructions without a result of their own."""
+    def push_nothing(self, _: Any) -> None: ...
 
     def take(self, n: int) -> tuple[Any, ...]:
         taken = tuple(self.stack[-n:])
@@ -159,9 +183,6 @@ class _Decoder:
             raise Refused(_MISFIT)
         del self.stack[-n:]
         return taken
-
-    def drop(self) -> None:
-        self.stack.pop()
 
     def marked(self) -> list[Any]:
         """Everything above the topmost mark."""
@@ -176,11 +197,14 @@ class _Decoder:
 
     def top(self, *kinds: type) -> Any:
         if not isinstance(self.stack[-1], kinds):
-            raise Refused(f"it fills a {type(self.stack[-1]).__name__} as if it were something else: it is damaged or hostile - {TRUSTED}")
+            refused = Untrusted if isinstance(self.stack[-1], Global) else Refused
+            raise refused(f"it fills a {type(self.stack[-1]).__name__} as if it were something else: it is damaged or hostile - {TRUSTED}")
         return self.stack[-1]
 
     def put(self, index: Any) -> None:
         if self.stack[-1] is _MARK:
+            raise Refused(_MISFIT)
+        if int(index) > MAX_INSTRUCTIONS:
             raise Refused(_MISFIT)
         self.memo[int(index)] = self.stack[-1]
 
@@ -193,41 +217,55 @@ class _Decoder:
     def update(self, values: list[Any]) -> None:
         target = self.top(dict, Object)
         if isinstance(target, dict):
-            target.update(_pairs(values))
+            target.update(self.pairs(values))
         else:
-            target.items.extend(_pairs(values))
+            target.items.extend(self.pairs(values))
+
+    def pairs(self, values: list[Any]) -> list[tuple[Any, Any]]:
+        """Keys and values; keys are looked at before anything hashes them, which could take for ever with tuples of tuples."""
+        for key in values[::2]:
+            if type(key) is not str:
+                check_key(key)
+                self.other_keys += 1
+        if self.other_keys > _MAX_OTHER_KEYS:
+            raise Untrusted(f"it has more than {_MAX_OTHER_KEYS} keys that are not text - {TRUSTED}")
+        return list(zip(values[::2], values[1::2], strict=True))
 
     def stack_global(self) -> None:
         module, name = self.take(2)
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise Refused(f"it imports something that has no name: it is damaged or hostile - {TRUSTED}")
+            raise Untrusted(f"it imports something that has no name: it is damaged or hostile - {TRUSTED}")
         self.stack.append(self.resolve(module, name))
 
     def call(self, *, new: bool) -> None:
         func, args = self.take(2)
         if not (isinstance(func, Global) and isinstance(args, tuple)):
-            raise Refused(f"it calls something that is not an import: it is damaged or hostile - {TRUSTED}")
+            raise Untrusted(f"it calls something that is not an import; nothing was run - {TRUSTED}")
         self.stack.append(Object(func, args, new=new))
 
     def build(self) -> None:
         (state,) = self.take(1)
         target = self.top(Object)
         if target.state is not None:
-            raise Refused(f"it sets the state of an object twice: it is damaged or hostile - {TRUSTED}")
+            raise Untrusted(f"it sets the state of an object twice: it is damaged or hostile - {TRUSTED}")
         target.state = state
 
 
-def _pairs(values: list[Any]) -> list[tuple[Any, Any]]:
-    return list(zip(values[::2], values[1::2], strict=True))
+def check_key(key: Any) -> None:
+    """Raises Untrusted unless the key is a plain value, or a tuple of such."""
+    kinds = (bool, int, float, str, bytes, type(None), Global)
+    if not all(isinstance(part, kinds) for part in (key if isinstance(key, tuple) else (key,))):
+        raise Untrusted(f"it has a dictionary or set with unusual keys: it is damaged or hostile - {TRUSTED}")
 
 
-def decode(file: BinaryIO, resolve: Callable[[str, str], Global], *, persistent_ids: bool = False) -> Any:
+def decode(file: BinaryIO, resolve: Callable[[str, str], Global], *, persistent_ids: bool = False, max_instructions: int = MAX_INSTRUCTIONS) -> Any:
     """The graph of the pickle that starts where the file stands; afterwards the file stands behind it.
 
     Args:
         file:           Seekable.
         resolve:        (module, name) -> Global, raises Refused for names that have no place in the file.
         persistent_ids: Whether the pickle may hold any (those inside torch's storages do).
+        max_instructions: How many the pickle may have.
 
     Returns:
         None, bool, int, float, str, bytes, bytearray, tuple, list, dict, Global, Object, Members; shared where the pickle shares.
@@ -238,10 +276,12 @@ def decode(file: BinaryIO, resolve: Callable[[str, str], Global], *, persistent_
     decoder = _Decoder(resolve, persistent_ids)
     source = _Bounded(file)
     start = source.position
-    for opcode, arg, _ in pickletools.genops(source):  # type: ignore[arg-type]
+    for count, (opcode, arg, _) in enumerate(pickletools.genops(source)):  # type: ignore[arg-type]
         decoder.step(opcode.name, arg)
         if source.position - start - decoder.binary_bytes > MAX_PLAIN_BYTES:
-            raise Refused(f"it has more than {MAX_PLAIN_BYTES >> 20} MiB besides tensors, no snapshot has - {TRUSTED}")
+            raise Untrusted(_TOO_LONG)
+        if count > max_instructions:
+            raise Untrusted(f"it has more than {max_instructions} instructions, no snapshot has - {TRUSTED}")
     (root,) = decoder.stack
     if root is _MARK:
         raise Refused(_MISFIT)

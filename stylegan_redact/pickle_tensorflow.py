@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stylegan_redact import pickle_tree
-from stylegan_redact.pickle_stream import TRUSTED, Object, Refused
+from stylegan_redact.pickle_stream import TRUSTED, Object, Refused, Untrusted
 from stylegan_redact.pickle_values import PROGAN_NETWORK, TF_NETWORKS, Reader
 
 KEYS = ("G", "D", "G_ema")
@@ -18,6 +18,8 @@ KEYS = ("G", "D", "G_ema")
 FORMATS = {4: "StyleGAN2", 5: "StyleGAN2-ADA"}
 """Version in the pickled state -> whose TensorFlow code writes it (stylegan-compat.md 4)."""
 _MOST_VARIABLES = 10_000
+_MOST_COMPONENTS = 100
+"""A generator has two. Sharing could make a small file stand for 10^12 of them."""
 _DEEPEST = 4
 
 
@@ -90,18 +92,21 @@ def _network(member: Object, reader: Reader) -> TensorFlowNetwork:
     if not isinstance(static_kwargs, dict) or not all(isinstance(name, str) for name in static_kwargs):
         raise Refused(f"it does not say what a network in it was built with - {TRUSTED}")
     variables: dict[str, np.ndarray] = {}
-    for path, values in _variables(member, reader):
+    for path, values in _variables(member, reader, [0]):
         if path in variables or len(variables) >= _MOST_VARIABLES:
-            raise Refused(f"a network in it has too many variables, or two of one name - {TRUSTED}")
+            raise Untrusted(f"a network in it has too many variables, or two of one name - {TRUSTED}")
         variables[path] = values
     return TensorFlowNetwork(member.state["version"], static_kwargs, variables)
 
 
-def _variables(member: Object, reader: Reader, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+def _variables(member: Object, reader: Reader, visits: list[int], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:
     own, components = member.state.get("variables"), pickle_tree.items_of(member.state.get("components", {}))
     named = isinstance(own, list) and all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in own)
     if not named or components is None or depth > _DEEPEST:
         raise Refused(f"a network in it has no list of variables - {TRUSTED}")
+    visits[0] += 1
+    if visits[0] > _MOST_COMPONENTS:
+        raise Untrusted(f"a network in it has more than {_MOST_COMPONENTS} components - {TRUSTED}")
     for name, value in own:
         # TensorFlow hands out variables without dimensions as NumPy's numbers, which the reader made Python's.
         values = np.asarray(value, np.float64) if type(value) in (int, float) else reader.arrays.get(id(value))
@@ -111,4 +116,4 @@ def _variables(member: Object, reader: Reader, prefix: str = "", depth: int = 0)
     for name, component in components:
         if not (isinstance(name, str) and _is_network(component)):
             raise Refused(f"a network in it has a component that is none - {TRUSTED}")
-        yield from _variables(component, reader, f"{prefix}{name}/", depth + 1)
+        yield from _variables(component, reader, visits, f"{prefix}{name}/", depth + 1)

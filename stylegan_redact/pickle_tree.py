@@ -14,9 +14,9 @@ import torch
 
 from stylegan_redact import pickle_values as values
 from stylegan_redact.pickle_compare import same_bits
-from stylegan_redact.pickle_stream import TRUSTED, Global, Members, Object, Refused
+from stylegan_redact.pickle_stream import TRUSTED, Global, Members, Object, Refused, Untrusted
 from stylegan_redact.torch_storage import encode_storage
-from stylegan_redact.types import RedactError
+from stylegan_redact.types import RedactError, UntrustedFile
 
 _MAPPINGS = frozenset((values.ORDERED_DICT, *values.EASY_DICTS))
 _TENSORS = frozenset((values.TENSOR, values.PARAMETER))
@@ -76,20 +76,21 @@ def _module_state(node: Any) -> dict[str, Any] | None:
 def walk(module: Any) -> dict[str, Leaf]:
     """The module's parameters and buffers by dotted name, in the order of state_dict()."""
     leaves: dict[str, Leaf] = {}
-    _walk(module, "", leaves)
+    _walk(module, "", leaves, [0])
     return leaves
 
 
-def _walk(module: Any, prefix: str, leaves: dict[str, Leaf]) -> None:
+def _walk(module: Any, prefix: str, leaves: dict[str, Leaf], visits: list[int]) -> None:
     state = _module_state(module) or {}
     for part in ("_parameters", "_buffers", "_modules"):
         for name, child in items_of(state.get(part)) or ():
             if not isinstance(name, str) or "." in name:
                 raise Refused(f"a network in it has parts with impossible names - {TRUSTED}")
-            if len(leaves) > _MAX_VALUES or len(prefix) > 1000:
-                raise Refused(f"a network in it has more than {_MAX_VALUES} tensors or endless names - {TRUSTED}")
+            visits[0] += 1
+            if visits[0] > _MAX_VALUES or len(prefix) > 1000:
+                raise Untrusted(f"a network in it has more than {_MAX_VALUES} layers and tensors or endless names - {TRUSTED}")
             if part == "_modules":
-                _walk(child, f"{prefix}{name}.", leaves)
+                _walk(child, f"{prefix}{name}.", leaves, visits)
             elif isinstance(child, Object) and child.func in _TENSORS:
                 leaves[prefix + name] = Leaf(child, part == "_parameters")
             elif child is not None:
@@ -101,9 +102,9 @@ def plain(node: Any, reader: values.Reader) -> Any:
     budget = [_MAX_VALUES]
 
     def convert(node: Any) -> Any:
-        budget[0] -= 1
+        budget[0] -= _num_values(node)
         if budget[0] < 0:
-            raise Refused(f"it describes something with more than {_MAX_VALUES} values - {TRUSTED}")
+            raise Untrusted(f"it describes something with more than {_MAX_VALUES} values - {TRUSTED}")
         items = items_of(node)
         if items is not None:
             return {key: convert(value) for key, value in items}
@@ -114,6 +115,13 @@ def plain(node: Any, reader: values.Reader) -> Any:
         return _plain_object(node, reader) if isinstance(node, (Object, Global)) else node
 
     return convert(node)
+
+
+def _num_values(node: Any) -> int:
+    """How many values the node itself comes to; arrays without elements can have as many rows as they like."""
+    if isinstance(node, Object) and node.func == values.NP_ARRAY:
+        return 1 + math.prod(max(1, n) for n in node.state[1])
+    return 1 + len(node.values) if isinstance(node, Members) else 1
 
 
 def _plain_object(node: Object | Global, reader: values.Reader) -> Any:
@@ -154,6 +162,7 @@ def json_like(value: Any, where: str, depth: int = 0) -> Any:
 def without_paths(tree: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The top level without private paths in any `..._kwargs`, and the names of what is gone."""
     dropped: list[str] = []
+    budget = [_MAX_VALUES]
 
     def keeps(name: Any, value: Any, where: str) -> bool:
         private = name == "path" or (isinstance(value, str) and _PRIVATE_PATH.match(value) is not None)
@@ -162,6 +171,9 @@ def without_paths(tree: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, .
         return not private
 
     def clean(node: Any, where: str) -> Any:
+        budget[0] -= 1
+        if budget[0] < 0:
+            raise UntrustedFile(f"{where[:60]}... was to be written - it has more than {_MAX_VALUES} values - {TRUSTED}")
         items = items_of(node)
         if items is not None:
             kept = [(name, value) for name, value in items if keeps(name, value, f"{where}.{name}")]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stylegan_redact import torch_storage
-from stylegan_redact.pickle_stream import TRUSTED, Global, Members, Object, Refused
+from stylegan_redact.pickle_stream import TRUSTED, Global, Members, Object, Refused, Untrusted, check_key
 
 PERSISTENT = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
 TENSOR = Global("torch._utils", "_rebuild_tensor_v2")
@@ -42,6 +42,11 @@ MAX_DEPTH = 120
 """Containers inside each other. A snapshot has about 35; the recursion takes two Python frames for each."""
 _MAX_EXPANDED = 1 << 20
 """Elements that a tensor may have beyond what its storage holds, by strides of zero."""
+_MAX_DIMENSIONS = 64
+_MAX_STORAGES = 10_000
+"""Each is five small pickles to read; a 1024x1024 snapshot has 700."""
+_MAX_SET = 10_000
+"""Members of all sets that are not text, as with keys of dictionaries."""
 
 
 def resolve(module: str, name: str) -> Global:
@@ -50,7 +55,7 @@ def resolve(module: str, name: str) -> Global:
     found = Global("builtins" if module == "__builtin__" else module, name)
     if found in _CALLED or found in TORCH_DTYPES or _is_torch_layer(found):
         return found
-    raise Refused(f"it imports {ascii(str(found))[1:-1][:200]}, which no StyleGAN snapshot needs; nothing was run - {TRUSTED}")
+    raise Untrusted(f"it imports {ascii(str(found))[1:-1][:200]}, which no StyleGAN snapshot needs; nothing was run - {TRUSTED}")
 
 
 def _is_torch_layer(found: Global) -> bool:
@@ -63,8 +68,15 @@ def _need(condition: object, what: str) -> None:
         raise Refused(f"{what}: it is damaged or hostile - {TRUSTED}")
 
 
+def _trust(condition: object, what: str) -> None:
+    """As `_need`, for what does not come about by accident."""
+    if not condition:
+        raise Untrusted(f"{what}: it is damaged or hostile - {TRUSTED}")
+
+
 def _is_size(value: Any) -> bool:
-    return isinstance(value, tuple) and all(type(n) is int and 0 <= n < 1 << 48 for n in value)
+    # The product of a million numbers takes hours.
+    return isinstance(value, tuple) and len(value) <= _MAX_DIMENSIONS and all(type(n) is int and 0 <= n < 1 << 48 for n in value)
 
 
 class Reader:
@@ -74,7 +86,11 @@ class Reader:
     storages are tagged `cpu`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int) -> None:
+        """
+        Args:
+            max_bytes: That all data together may have: no more than the file, which could name one piece a thousand times.
+        """
         self.tensors: dict[int, torch.Tensor] = {}
         """By id of a TENSOR or PARAMETER node; the graph keeps the nodes alive."""
         self.arrays: dict[int, np.ndarray] = {}
@@ -82,6 +98,8 @@ class Reader:
         self.has_tensorflow = False
         """Whether a network of TensorFlow code is among the nodes."""
         self._storages: dict[int, torch.Tensor] = {}
+        self._bytes_left = max_bytes
+        self._members_left = _MAX_SET
         self._done: dict[int, tuple[Any, Any]] = {}
         self._handlers = {
             PERSISTENT: self._persistent,
@@ -105,13 +123,13 @@ class Reader:
         if node is None or isinstance(node, (bool, int, float, str, bytes)):
             return node
         if isinstance(node, Global):
-            _need(node in TORCH_DTYPES or _is_torch_layer(node), f"it has {node} as a value")
+            _trust(node in TORCH_DTYPES or _is_torch_layer(node), f"it has {node} as a value")
             return node
         if id(node) in self._done:
             result = self._done[id(node)][1]
-            _need(result is not self, "it contains itself")
+            _trust(result is not self, "it contains itself")
             return result
-        _need(depth < MAX_DEPTH, f"its values are nested more than {MAX_DEPTH} deep")
+        _trust(depth < MAX_DEPTH, f"its values are nested more than {MAX_DEPTH} deep")
         # Holding the node keeps its id from being given to another one.
         self._done[id(node)] = (node, self)
         result = self._checked(node, depth + 1)
@@ -127,21 +145,26 @@ class Reader:
             return node
         if isinstance(node, dict):
             for key in node:
-                _check_key(key)
                 node[key] = self.check(node[key], depth)
             return node
         if isinstance(node, Members):
             for value in node.values:
-                _check_key(value)
+                check_key(value)
+            self._members_left -= sum(type(value) is not str for value in node.values)
+            _trust(self._members_left >= 0, f"its sets have more than {_MAX_SET} members that are not text")
             return node
         _need(isinstance(node, Object), f"it has a {type(node).__name__} where no snapshot has one")
         if _is_torch_layer(node.func):
             return self._torch_layer(node, depth)
-        _need(node.func in self._handlers, f"it calls {node.func}")
+        _trust(node.func in self._handlers, f"it calls {node.func}")
         return self._handlers[node.func](node, depth)
 
     def _bare(self, node: Object, *, new: bool = False, items: bool = False, state: bool = False) -> None:
-        _need(node.new == new and (items or not node.items) and (state or node.state is None), f"it calls {node.func} in an unusual way")
+        _trust(node.new == new and (items or not node.items) and (state or node.state is None), f"it calls {node.func} in an unusual way")
+
+    def _spend(self, num_bytes: int) -> None:
+        self._bytes_left -= num_bytes
+        _trust(self._bytes_left >= 0, "it asks for more data than the file has")
 
     def _persistent(self, node: Object, depth: int) -> Object:
         self._bare(node)
@@ -165,8 +188,6 @@ class Reader:
     def _mapping(self, node: Object, depth: int) -> Object:
         self._bare(node, new=node.func in EASY_DICTS, items=True, state=node.func in EASY_DICTS)
         _need(node.args == () and node.state in (None, {}), f"it makes {node.func} in an unusual way")
-        for key, _ in node.items:
-            _check_key(key)
         node.items = [(key, self.check(value, depth)) for key, value in node.items]
         return node
 
@@ -189,6 +210,8 @@ class Reader:
     def _storage(self, node: Object, _: int) -> Object:
         self._bare(node)
         _need(len(node.args) == 1 and isinstance(node.args[0], bytes), "it has a tensor storage that is not bytes")
+        self._spend(len(node.args[0]))
+        _trust(len(self._storages) < _MAX_STORAGES, f"it has more than {_MAX_STORAGES} tensor storages")
         values, on_cpu = torch_storage.decode_storage(node.args[0])
         if not on_cpu:
             node.args = (torch_storage.encode_storage(values),)
@@ -207,8 +230,8 @@ class Reader:
         values = self._storages[id(storage)]
         numel = math.prod(size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        _need(numel == 0 or last < values.numel(), "it has a tensor that is larger than its storage")
-        _need(numel <= max(values.numel(), _MAX_EXPANDED), "it has a tensor that is larger than its storage")
+        _trust(numel == 0 or last < values.numel(), "it has a tensor that is larger than its storage")
+        _trust(numel <= max(values.numel(), _MAX_EXPANDED), "it has a tensor that is larger than its storage")
         self.tensors[id(node)] = values.as_strided(size, stride, offset if numel else 0)
         return node
 
@@ -223,7 +246,7 @@ class Reader:
     def _numpy_dtype(self, node: Object, _: int) -> Object:
         self._bare(node, state=True)
         name = node.args[0] if node.args else None
-        _need(isinstance(name, str) and _NUMPY_DTYPE.fullmatch(name), _NUMBERS)
+        _trust(isinstance(name, str) and _NUMPY_DTYPE.fullmatch(name), _NUMBERS)
         _need(all(type(arg) in (bool, int) for arg in node.args[1:]), _NUMBERS)
         state = node.state
         _need(isinstance(state, tuple) and len(state) == 8 and state[1] in ("<", "|") and (state[0], *state[2:]) == _NUMPY_DTYPE_STATE, _NUMBERS)
@@ -237,7 +260,7 @@ class Reader:
     def _numpy_array(self, node: Object, depth: int) -> Object:
         self._bare(node, state=True)
         state = node.state
-        _need(len(node.args) == 3 and node.args[0] == NP_NDARRAY and node.args[1:] == ((0,), b"b"), _ARRAY)
+        _trust(len(node.args) == 3 and node.args[0] == NP_NDARRAY and node.args[1:] == ((0,), b"b"), _ARRAY)
         _need(isinstance(state, tuple) and len(state) == 5 and state[0] == 1 and isinstance(state[3], bool), _ARRAY)
         self.arrays[id(node)] = self._numpy_values(state[2], state[1], state[4], depth, order="F" if state[3] else "C")
         return node
@@ -246,11 +269,13 @@ class Reader:
         self._bare(node)
         _need(len(node.args) == 4 and node.args[3] in ("C", "F") and isinstance(node.args[0], (bytes, bytearray)), _ARRAY)
         data, dtype, shape, order = node.args
+        self._spend(len(data))
         state = (1, shape, dtype, order == "F", bytes(data))
         return self.check(Object(NP_ARRAY, (NP_NDARRAY, (0,), b"b"), state=state), depth)
 
     def _numpy_values(self, dtype: Any, shape: Any, data: Any, depth: int, *, order: Literal["C", "F"] = "C") -> np.ndarray:
-        _need(isinstance(dtype, Object) and dtype.func == NP_DTYPE and _is_size(shape) and isinstance(data, bytes), _ARRAY)
+        _need(isinstance(dtype, Object) and dtype.func == NP_DTYPE and _is_size(shape), _ARRAY)
+        _trust(isinstance(data, bytes), _NUMBERS)  # What arrays of objects have is a list, of anything.
         kind = np.dtype(self.check(dtype, depth).args[0])
         _need(math.prod(shape) * kind.itemsize == len(data), "it has NumPy data shorter or longer than its shape")
         return np.frombuffer(data, kind).reshape(shape, order=order)
@@ -265,9 +290,3 @@ class Reader:
 
 def _is_no_hooks(node: Any) -> bool:
     return isinstance(node, Object) and node.func == ORDERED_DICT and not node.items
-
-
-def _check_key(key: Any) -> None:
-    kinds = (bool, int, float, str, bytes, type(None), Global)
-    parts = key if isinstance(key, tuple) else (key,)
-    _need(all(isinstance(part, kinds) for part in parts), "it has a dictionary or set with unusual keys")

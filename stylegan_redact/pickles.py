@@ -18,16 +18,18 @@ import torch
 from stylegan_redact import pickle_recognise, pickle_tensorflow, pickle_tree, torch_storage
 from stylegan_redact.pickle_compare import Comparison, same_bits
 from stylegan_redact.pickle_encode import encode
-from stylegan_redact.pickle_stream import TRUSTED, Refused, decode
+from stylegan_redact.pickle_stream import TRUSTED, Refused, Untrusted, decode
 from stylegan_redact.pickle_tensorflow import TensorFlowPickle
 from stylegan_redact.pickle_values import Reader, resolve
-from stylegan_redact.types import RedactError
+from stylegan_redact.types import RedactError, UntrustedFile
 
 _DAMAGE = (
     EOFError, struct.error, RecursionError, MemoryError, OverflowError, ValueError, TypeError,
     AttributeError, KeyError, IndexError, RuntimeError,
 )  # fmt: skip
 NETWORKS = ("G", "D", "G_ema")
+_MAX_NETWORKS = 16
+"""Each is walked through, and many keys may name the same."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def read_pickle(source: str | os.PathLike[str] | BinaryIO) -> Snapshot | TensorF
         source: File name, or an open binary file, read from where it stands to its end.
 
     Raises:
-        RedactError: missing, not a StyleGAN pickle, damaged, or with imports that a snapshot does not need.
+        UntrustedFile: it has imports that a snapshot does not need, or wants more memory or time.
+        RedactError:   missing, not a StyleGAN pickle, or damaged.
     """
     if not isinstance(source, (str, os.PathLike)):
         return _read(io.BytesIO(source.read()), str(getattr(source, "name", "the open file")))
@@ -118,7 +121,8 @@ def _read(file: BinaryIO, name: str) -> Snapshot | TensorFlowPickle:
     try:
         return _interpret(file, size, digest.hexdigest())
     except Refused as error:
-        raise RedactError(f"{name} was to be read as a StyleGAN snapshot - {error}") from None
+        kind = UntrustedFile if isinstance(error, Untrusted) else RedactError
+        raise kind(f"{name} was to be read as a StyleGAN snapshot - {error}") from None
     except _DAMAGE as error:
         detail = ascii(str(error))[1:-1][:120] or type(error).__name__
         raise RedactError(f"{name} was to be read as a StyleGAN snapshot - its pickle is damaged ({detail}) - download it again") from None
@@ -129,8 +133,8 @@ def _interpret(file: BinaryIO, size: int, sha256: str) -> Snapshot | TensorFlowP
     if torch_storage.is_torch_file(root):
         raise Refused("it is a file of torch.save, not a pickle of NVIDIA's code - give the .pkl that training wrote")
     if file.tell() != size:
-        raise Refused(f"{size - file.tell()} bytes follow its pickle, in no StyleGAN snapshot they do - {TRUSTED}")
-    reader = Reader()
+        raise Untrusted(f"{size - file.tell()} bytes follow its pickle, in no StyleGAN snapshot they do - {TRUSTED}")
+    reader = Reader(max_bytes=size)
     root = reader.check(root)
     if pickle_tensorflow.holds_networks(root):
         return TensorFlowPickle(sha256, pickle_tensorflow.read_networks(root, reader))
@@ -147,7 +151,10 @@ def _snapshot(tree: dict[str, Any], reader: Reader, sha256: str) -> Snapshot:
             f"it has {ascii(there)[1:-1][:200]} and lacks {', '.join(missing)}, and StyleGAN tools load only files with G, D and G_ema - "
             "ask its author for the full snapshot"
         )
-    walks = {key: pickle_tree.walk(node) for key, node in tree.items() if pickle_tree.is_persistent(node)}
+    networks = [key for key, node in tree.items() if pickle_tree.is_persistent(node)]
+    if len(networks) > _MAX_NETWORKS:
+        raise Untrusted(f"it has {len(networks)} networks, no snapshot has - {TRUSTED}")
+    walks = {key: pickle_tree.walk(tree[key]) for key in networks}
     for key in ("G", "G_ema"):
         if key not in walks:
             raise Refused(f"what it has as {key} is no network with embedded source - give a snapshot of StyleGAN2-ADA, StyleGAN3 or their forks")

@@ -13,7 +13,7 @@ import struct
 
 import torch
 
-from stylegan_redact.pickle_stream import TRUSTED, Global, Object, Refused, decode
+from stylegan_redact.pickle_stream import TRUSTED, Global, Object, Refused, Untrusted, decode
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
@@ -33,6 +33,8 @@ _STORAGES = {
         "ComplexDouble": torch.complex128,
     }.items()
 }
+_MAX_INSTRUCTIONS = 64
+"""Of each of the five pickles of a storage; torch writes at most 27."""
 _NAMES = {dtype: found.name for found, dtype in _STORAGES.items()}
 # Magic number, protocol, and sizes of C types, each its own pickle.
 _HEAD = (
@@ -46,7 +48,7 @@ def _resolve(module: str, name: str) -> Global:
     found = Global(module, name)
     if found in _STORAGES:
         return found
-    raise Refused(f"a tensor in it imports {ascii(str(found))[1:-1][:200]}, which no tensor needs; nothing was run - {TRUSTED}")
+    raise Untrusted(f"a tensor in it imports {ascii(str(found))[1:-1][:200]}, which no tensor needs; nothing was run - {TRUSTED}")
 
 
 def _refuse_unless(condition: object) -> None:
@@ -67,7 +69,7 @@ def decode_storage(data: bytes) -> tuple[torch.Tensor, bool]:
     """
     _refuse_unless(data[:1] == b"\x80")
     file = io.BytesIO(data)
-    magic, protocol, machine, found, keys = (decode(file, _resolve, persistent_ids=True) for _ in range(5))
+    magic, protocol, machine, found, keys = (decode(file, _resolve, persistent_ids=True, max_instructions=_MAX_INSTRUCTIONS) for _ in range(5))
     _refuse_unless(is_torch_file(magic) and protocol == 1001 and isinstance(machine, dict) and machine.get("little_endian") is True)
     _refuse_unless(isinstance(found, Object) and found.func.name == "persistent_id" and isinstance(found.args[0], tuple) and len(found.args[0]) == 6)
     kind, storage_type, key, location, numel, view = found.args[0]
@@ -75,6 +77,8 @@ def decode_storage(data: bytes) -> tuple[torch.Tensor, bool]:
     _refuse_unless(isinstance(location, str) and re.fullmatch(r"cpu|cuda(:\d{1,3})?", location) and type(numel) is int and numel >= 0)
     dtype = _STORAGES[storage_type]
     start = file.tell() + 8
+    if len(data) > start + numel * dtype.itemsize:
+        raise Untrusted(f"a tensor in it hides bytes behind its end - {TRUSTED}")
     _refuse_unless(len(data) == start + numel * dtype.itemsize and struct.unpack("<q", data[start - 8 : start]) == (numel,))
     raw = bytearray(memoryview(data)[start:])
     _refuse_unless(dtype != torch.bool or not raw.translate(None, b"\x00\x01"))

@@ -17,6 +17,10 @@ class RedactError(ValueError):
     """A request that cannot be met. The text says what was asked, what there is, and what to do."""
 
 
+class UntrustedFile(RedactError):
+    """A file that wants what no honest file of its kind needs: to run something, or to fill the memory. It was not obeyed."""
+
+
 @dataclass(frozen=True)
 class Network:
     """What a StyleGAN pickle holds, as modules of ours."""

@@ -98,8 +98,10 @@ def storage(
     return head + found + pickle.dumps(["0"], 2) + struct.pack("<q", numel) + raw + tail
 
 
-def tensor(blob: bytes, *, offset: Any = 0, size: Any = (2,), stride: Any = (1,)) -> Call:
-    return Call(torch._utils._rebuild_tensor_v2, Call(torch.storage._load_from_bytes, blob), offset, size, stride, False, collections.OrderedDict())
+def tensor(blob: bytes | Call, *, offset: Any = 0, size: Any = (2,), stride: Any = (1,)) -> Call:
+    """Of a storage's bytes, or of a storage that others share."""
+    values = Call(torch.storage._load_from_bytes, blob) if isinstance(blob, bytes) else blob
+    return Call(torch._utils._rebuild_tensor_v2, values, offset, size, stride, False, collections.OrderedDict())
 
 
 def hostile_streams(marker: Path) -> dict[str, bytes]:

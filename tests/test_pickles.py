@@ -336,7 +336,7 @@ class TestSafety:
         names = hostile.module("Layer", buffers={"x": torch.zeros(1)})
         for _ in range(15):
             names = hostile.module("Layer", modules={"a": names, "b": names, "c": names})
-        assert "tensors or endless names" in message(hostile.snapshot(D=names))
+        assert "layers and tensors or endless names" in message(hostile.snapshot(D=names))
         circle: list[Any] = []
         circle.append(circle)
         assert "contains itself" in message(hostile.snapshot(progress=circle))

@@ -60,6 +60,7 @@ def test_inspect_a_snapshot(tmp_path: Path) -> None:
     assert found["keys"] == ["G", "D", "G_ema", "training_set_kwargs", "augment_pipe"] and found["redaction"] is None
     G = found["networks"]["G"]
     assert (G["class"], G["architecture"], G["img_resolution"], G["z_dim"]) == ("Generator", "stylegan2", 16, 8)
+    assert G["bytes"] == 4 * sum(tensor.numel() for tensor in tiny_run.generator().state_dict().values())
     assert G["parameters"] == sum(p.numel() for p in tiny_run.generator().parameters())
     assert len(G["source_sha256"]) == 64 and "torch_utils.persistence._reconstruct_persistent_obj" in found["imports"]
     text = run("inspect", str(tmp_path / "tiny.pkl")).output
@@ -84,7 +85,7 @@ def test_inspect_runs_nothing(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     (tmp_path / "bad.pkl").write_bytes(hostile.hostile_streams(marker)["os.system"])
     result = run("inspect", str(tmp_path / "bad.pkl"))
-    assert result.exit_code == 2 and "it imports os.system" in result.output and not marker.exists()
+    assert result.exit_code == 3 and "it imports os.system" in result.output and not marker.exists()
 
 
 def test_doctor_names_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -93,9 +94,38 @@ def test_doctor_names_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("CXX", "no-such-compiler -O2")
     result = run("doctor")
     assert result.exit_code == 0, result.output
-    for word in ("torch:", "CUDA of torch:", "driver:", "none: no-such-compiler is not on the PATH", "nothing needs to be compiled", "(empty)"):
+    words = ("torch:", "CUDA of torch:", "driver:", "none: no-such-compiler is not on the PATH", "bias_act not built, upfirdn2d not", "(empty)")
+    for word in words:
         assert word in result.output
     assert "stale lock" not in result.output
+
+
+def test_doctor_asks_programs_for_their_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nvcc, compiler = tmp_path / "bin" / "nvcc", tmp_path / "my-c++"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\necho 'nvcc: a compiler'\necho 'Copyright 2005-2024'\necho 'tools, release 12.4, V12.4.131'\n")
+    compiler.write_text("#!/bin/sh\necho 'my-c++ (Some) 13.2.0'\necho more 1.0\n")
+    for program in (nvcc, compiler):
+        program.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", f"{compiler} -O2")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    for name in ("upfirdn2d_plugin", "other"):
+        (tmp_path / f"{name}.so").touch()
+    told = run("doctor").output
+    assert f"{nvcc} (tools, release 12.4, V12.4.131)" in told and f"{compiler} (my-c++ (Some) 13.2.0)" in told
+    assert "bias_act not built, upfirdn2d built, filtered_lrelu not built; also built: other" in told
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n", True), ("y", False)])
+def test_doctor_offers_to_clear(answer: str, left: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setattr(doctor, "asks", lambda: True)
+    lock = tmp_path / "lock"
+    lock.touch()
+    os.utime(lock, (0, 0))
+    told = CliRunner().invoke(cli.choose(["doctor"])[0], [], input=f"{answer}\n").output
+    assert "Delete it?" in told and lock.exists() is left
 
 
 def test_doctor_finds_and_clears_stale_locks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -108,7 +138,7 @@ def test_doctor_finds_and_clears_stale_locks(monkeypatch: pytest.MonkeyPatch, tm
     old = time.time() - doctor.STALE_SECONDS - 60
     os.utime(stale, (old, old))
     told = run("doctor").output
-    assert str(stale) in told and str(fresh) not in told and "--clear-locks" in told and "built_plugin" in told and stale.exists()
+    assert str(stale) in told and str(fresh) not in told and "--clear-locks" in told and "also built: built_plugin" in told and stale.exists()
     assert "deleted" in run("doctor", "--clear-locks").output
     assert not stale.exists() and fresh.exists()
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
 
 from stylegan_redact import networks
+from stylegan_redact.networks import fit
 from stylegan_redact.types import RedactError
 
 ADA_SYNTHESIS: Mapping[str, Any] = dict(num_fp16_res=0, conv_clamp=None)
@@ -58,7 +60,8 @@ def build_module(
         ada:         The file comes from stylegan2-ada-pytorch, whose defaults differ.
 
     Raises:
-        RedactError: the architecture is unknown, or its tensors do not fit ours.
+        UntrustedFile: its constructor arguments ask for much more than its tensors are.
+        RedactError:   the architecture is unknown, or its tensors do not fit ours.
     """
     for module in architectures().values():
         if module.RECOGNISED_BY.get(class_name) in tensors:
@@ -66,18 +69,25 @@ def build_module(
     else:
         known = ", ".join(architectures())
         raise RedactError(
-            f"a network of class {class_name!r} with tensors such as {', '.join(list(tensors)[:3]) or 'none'} is of no architecture known here "
+            f"a network of class {class_name[:60]!r} with tensors such as {names_text(list(tensors)) or 'none'} is of no architecture known here "
             f"- known: {known} - use a pickle of one of these"
         )
     kwargs = with_ada_defaults(class_name, init_kwargs) if ada else dict(init_kwargs)
+    fit.check_arguments(class_name, init_args, kwargs)
+    construct = partial(getattr(module, class_name), *init_args, **kwargs)
     try:
         with torch.random.fork_rng(devices=[]):
-            net = getattr(module, class_name)(*init_args, **kwargs)
-    except (TypeError, AssertionError, KeyError, RuntimeError) as error:
+            shapes = fit.without_memory(construct)
+            fit.check_size(class_name, shapes, tensors)
+            check_tensors(class_name, shapes.state_dict(), tensors)
+            net = construct()
+    except RedactError:
+        raise
+    except fit.MISFITS as error:
+        reason = str(error).strip().partition("\n")[0][:200]
         raise RedactError(
-            f"the {class_name} of this pickle cannot be rebuilt - its constructor arguments do not fit ours ({error}) - is it a fork?"
+            f"the {class_name} of this pickle cannot be rebuilt - its constructor arguments do not fit ours ({reason}) - is it a fork?"
         ) from None
-    check_tensors(class_name, net.state_dict(), tensors)
     net.load_state_dict(dict(tensors))
     return net.eval().requires_grad_(False)
 
@@ -89,6 +99,11 @@ def check_tensors(class_name: str, ours: Mapping[str, torch.Tensor], theirs: Map
     for what, names in (("lacks", missing), ("has unknown", unknown), ("has misshapen", misshapen)):
         if names:
             raise RedactError(
-                f"the {class_name} of this pickle {what} tensors ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}; {len(names)} in all) "
+                f"the {class_name} of this pickle {what} tensors ({names_text(names)}{', ...' if len(names) > 3 else ''}; {len(names)} in all) "
                 f"- ours has {len(ours)}, the file {len(theirs)} - it is a variant that is not supported yet"
             )
+
+
+def names_text(names: Sequence[str]) -> str:
+    """The first three, none of them endless."""
+    return ", ".join(name[:60] for name in names[:3])

@@ -31,6 +31,7 @@ def design_lowpass_filter(numtaps, cutoff, width, fs, radial=False):
 
     cutoff, width of the transition band and sampling rate fs in cycles per unit length. Source: appendix C.1.
     """
+    assert numtaps <= 256  # Ten times the largest: these are designed anew when a file is read, whatever it says.
     if numtaps == 1:
         return None
     if not radial:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylegan_redact.networks import build, stylegan2
-from stylegan_redact.types import RedactError
+from stylegan_redact.networks import build, fit, stylegan2
+from stylegan_redact.types import RedactError, UntrustedFile
 
 Arguments = Mapping[str, tuple[str, Any]]
 
@@ -134,7 +134,7 @@ def build_network(class_name: str, static_kwargs: Mapping[str, Any], variables: 
     try:
         with torch.random.fork_rng(devices=[]):
             net = getattr(stylegan2, class_name)(**kwargs)
-    except (TypeError, AssertionError, KeyError, ValueError, RuntimeError) as error:
+    except fit.MISFITS as error:
         raise RedactError(
             f"the {class_name} of a TensorFlow pickle was to be converted - what it was built with does not fit ours ({error}) - is it a fork's?"
         ) from None
@@ -191,7 +191,7 @@ def _check_proportions(class_name: str, kwargs: Mapping[str, Any], variables: Ma
         or mapping["num_layers"] > len(variables)
         or _declared(class_name, sizes, wide) > (_MOST_EXPANDED * sum(values.size for values in variables.values()) + (1 << 20))
     ):
-        raise RedactError(
+        raise UntrustedFile(
             f"the {class_name} of a TensorFlow pickle was to be converted - what it was built with does not fit its variables: it is damaged or "
             "hostile - get it again, from a source that you trust"
         )

@@ -18,15 +18,16 @@ import safetensors.torch
 import torch
 
 from stylegan_redact import network_files, pickle_tree
-from stylegan_redact.cli import Failure
+from stylegan_redact.cli import failure
 from stylegan_redact.network import read_snapshot
 from stylegan_redact.networks import build, export
 from stylegan_redact.pickles import NETWORKS
 from stylegan_redact.run_dir import whole_file
-from stylegan_redact.types import RedactError
+from stylegan_redact.types import RedactError, UntrustedFile
 
 ENDINGS = (".pkl", ".safetensors")
 METADATA = "stylegan-redact"
+_LONGEST_DESCRIPTION = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _convert(source: str, dest: Path) -> None:
         for line in convert(source, dest):
             click.echo(line)
     except RedactError as error:
-        raise Failure(str(error)) from None
+        raise failure(error) from None
 
 
 def convert(source: str, dest: Path) -> tuple[str, ...]:
@@ -103,11 +104,16 @@ def _read_safetensors(path: Path) -> Networks:
     tensors: dict[str, dict[str, torch.Tensor]] = {key: {} for key in NETWORKS}
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {}).get(METADATA, "null"))
+            text = (file.metadata() or {}).get(METADATA, "null")
+            if len(text) > _LONGEST_DESCRIPTION:
+                raise UntrustedFile(f"{asked} - its description has {len(text)} characters, no networks need as many - get it again, where you trust")
+            description = pickle_tree.json_like(json.loads(text), "the description in it")
             for full in file.keys():
                 key, _, name = full.partition(".")
                 tensors.setdefault(key, {})[name] = file.get_tensor(full)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    except RedactError:
+        raise
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise RedactError(f"{asked} - it is missing or no whole safetensors file ({str(error)[:120]}) - check the name, or get it again") from None
     if not _is_description(description) or set(tensors) != set(NETWORKS):
         raise RedactError(f"{asked} - it does not say which networks its tensors are of - give one that `redact.py convert` wrote")

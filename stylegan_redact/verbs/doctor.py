@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -23,10 +24,13 @@ from stylegan_redact.version import VERSION
 STALE_SECONDS = 3600
 """No build takes this long: an older lock belongs to one that was interrupted, and torch would wait on it for ever."""
 
+OPERATIONS = ("bias_act", "upfirdn2d", "filtered_lrelu")
+"""What NVIDIA's code compiles, under these names with `_plugin` behind them."""
+
 
 def command() -> click.Command:
     """The verb."""
-    option = click.Option(["--clear-locks"], is_flag=True, help="Delete stale build locks without asking")
+    option = click.Option(["--clear-locks", "--clear-lock"], is_flag=True, help="Delete stale build locks without asking")
     return click.Command("doctor", callback=_doctor, params=[option], help="Say what this machine has, and find stale build locks.")
 
 
@@ -35,11 +39,16 @@ def _doctor(clear_locks: bool) -> None:
         click.echo(f"{label + ':':<18} {text}")
     for lock in stale_locks(extensions_folder()):
         click.echo(f"{'stale lock:':<18} {lock}: an interrupted build left it, and every later one waits for it")
-        if clear_locks or (sys.stdin.isatty() and click.confirm("Delete it?", default=True)):
+        if clear_locks or (asks() and click.confirm("Delete it?", default=True)):
             lock.unlink(missing_ok=True)
             click.echo(f"{'':<18} deleted")
         else:
             click.echo(f"{'':<18} delete it, or run `redact.py doctor --clear-locks`")
+
+
+def asks() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin.isatty()
 
 
 def findings() -> list[tuple[str, str]]:
@@ -55,7 +64,7 @@ def findings() -> list[tuple[str, str]]:
         ("ninja", _program(["ninja"])),
         ("nvcc", _program([str(Path(os.environ["CUDA_HOME"]) / "bin" / "nvcc")] if "CUDA_HOME" in os.environ else ["nvcc"])),
         ("setuptools", "there" if importlib.util.find_spec("setuptools") else "none (only compiling needs it)"),
-        ("built plugins", ", ".join(built_plugins(extensions_folder())) or "none: operations run in PyTorch, nothing needs to be compiled"),
+        ("operations", _operations(built_plugins(extensions_folder()))),
         ("download cache", _cache()),
     ]
 
@@ -100,9 +109,30 @@ def _gpus() -> str:
     return ", ".join(f"{device.name} ({device.total_memory >> 30} GiB, sm_{device.major}{device.minor})" for device in devices)
 
 
+def _operations(built: list[str]) -> str:
+    """Of each operation that NVIDIA's code compiles whether it is built, and what else is there."""
+    ours = ", ".join(f"{name} {'built' if f'{name}_plugin' in built else 'not built'}" for name in OPERATIONS)
+    others = [name for name in built if name.removesuffix("_plugin") not in OPERATIONS]
+    return f"{ours}; " + ("also built: " + ", ".join(others) if others else "what is not built runs in PyTorch, nothing needs to be compiled")
+
+
 def _program(names: list[str]) -> str:
+    """Where the program is and which version it says that it is."""
     found = [path for path in map(shutil.which, names) if path is not None]
-    return found[0] if found else f"none: {names[0]} is not on the PATH (only compiling needs it)"
+    if not found:
+        return f"none: {names[0]} is not on the PATH (only compiling needs it)"
+    said = _said([found[0], "--version"])
+    return f"{found[0]} ({said})" if said else f"{found[0]} (it does not tell its version)"
+
+
+def _said(command: list[str]) -> str:
+    """The line of its output that names a version: nvcc puts three others before it."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = [line.strip() for line in (done.stdout or done.stderr).splitlines() if re.search(r"\d+\.\d+", line)]
+    return next((line for line in lines if "release" in line), lines[0] if lines else "")
 
 
 def _cache() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from stylegan_redact import network_files, pickle_stream, pickles
-from stylegan_redact.cli import Failure
+from stylegan_redact.cli import failure, printable
 from stylegan_redact.networks import build
 from stylegan_redact.pickle_tensorflow import TensorFlowPickle
 from stylegan_redact.run_dir import strict
@@ -33,7 +33,7 @@ def _inspect(network: str, as_json: bool) -> None:
     try:
         found = describe(network_files.locate(network))
     except RedactError as error:
-        raise Failure(str(error)) from None
+        raise failure(error) from None
     click.echo(json.dumps(strict(found), indent=2, default=str) if as_json else "\n".join(_lines(found)))
 
 
@@ -69,6 +69,7 @@ def _described(record: pickles.ModuleRecord) -> dict[str, Any]:
         **sizes,
         "tensors": len(record.tensors),
         "parameters": sum(tensor.numel() for tensor in parameters),
+        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in record.tensors.values()),
         "source_sha256": record.source_sha256,
     }
 
@@ -76,11 +77,11 @@ def _described(record: pickles.ModuleRecord) -> dict[str, Any]:
 def _lines(value: Mapping[str, Any], indent: str = "") -> list[str]:
     lines: list[str] = []
     for key, each in value.items():
-        label = f"{indent}{key}:".ljust(22)
+        # Text of a file from anywhere must not steer the terminal.
+        label = printable(f"{indent}{key}:").ljust(22)
         if isinstance(each, Mapping):
             lines += [label.rstrip(), *_lines(each, f"{indent}  ")]
         else:
             text = ", ".join(map(str, each)) if isinstance(each, (list, tuple)) else "-" if each is None else str(each)
-            # Text of a file from anywhere must not steer the terminal.
-            lines.append(f"{label} {text if text.isprintable() else ascii(text)}")
+            lines.append(f"{label} {printable(text)}")
     return lines
