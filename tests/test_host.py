@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inside NVIDIA's checkouts: shims where today's Python lacks something, and the command in copies of real ones (-m host)."""
+"""Inside NVIDIA's checkouts: shims where today's Python lacks something, and what is missing said in a sentence; real ones: test_dropin_host.py."""
 
 import importlib
 import os
@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import tiny_run
 
 from stylegan_redact import host
 
@@ -177,23 +176,3 @@ def test_a_folder_that_is_no_checkout_is_told_so(tmp_path):
 def test_importing_the_module_imports_nothing_heavy():
     code = "import sys; from stylegan_redact import host; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
-
-
-@pytest.mark.host
-@pytest.mark.parametrize("variable", ["STYLEGAN3_ROOT", "STYLEGAN2_ADA_ROOT"])
-def test_the_command_runs_inside_a_checkout(tmp_path, variable):
-    if variable not in os.environ:
-        pytest.skip(f"{variable} is not set")
-    checkout = tmp_path / "checkout"
-    shutil.copytree(os.environ[variable], checkout, ignore=shutil.ignore_patterns(".git", "__pycache__"))
-    shutil.copytree(ROOT / "stylegan_redact", checkout / "stylegan_redact", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "redact.py", checkout)
-    options = tiny_run.write_all(tmp_path)
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    before = sorted(checkout.iterdir())
-    for args in (["--help"], [*options, "--dry-run", "--method=fold"], [*options, "--method=fold", "--num-latents=600", "--num-images=100"]):
-        done = subprocess.run([sys.executable, "redact.py", *args], cwd=checkout, env=environ, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        if "--num-images=100" not in args:
-            assert [path for path in sorted(checkout.iterdir()) if path.name != "__pycache__"] == before
-    assert (checkout / "redact-runs" / "00000-redact-glow-tiny-fold" / "redaction.json").is_file()
