@@ -71,14 +71,13 @@ def sampler(self, data_source=None):
     _sampler(self)
 
 
-def adam(self, params, lr=0.001, **kwargs):
-    """Adam with the step that the environment names."""
-    _adam(self, params, lr=float(os.environ[LEARNING_RATE]), **kwargs)
+def adam(self, params, lr=0.001, betas=(0.9, 0.999), **kwargs):
+    """torch 2.13 takes no whole numbers for betas any more, and NVIDIA's are 0 and 0.99; the step may be the one that the environment names."""
+    _adam(self, params, lr=float(os.environ.get(LEARNING_RATE, lr)), betas=tuple(map(float, betas)), **kwargs)
 
 
 runpy.run_path(str(HOST))["install_shims"]()
 torch.utils.data.Sampler.__init__ = sampler
-if LEARNING_RATE in os.environ:
-    torch.optim.Adam.__init__ = adam
+torch.optim.Adam.__init__ = adam
 if not torch.cuda.is_available():
     on_cpu()
