@@ -36,9 +36,9 @@ from stylegan_redact.types import Network, RedactError
 pytestmark = pytest.mark.host
 
 ADA, SG3 = "STYLEGAN2_ADA_ROOT", "STYLEGAN3_ROOT"
-EDIT = ("--edit-kimg=0.032", "--kimg=0.064", "--batch=8", "--lr=0.003")
-SMALL = dict(channel_base=1024, channel_max=16)
-TRAIN3 = ("--batch=4", "--gpus=1", "--gamma=1", "--aug=noaug", "--workers=1", "--cbase=1024", "--cmax=16")
+EDIT = ("--edit-kimg=0.032", "--kimg=0.064", "--batch=8", "--lr=0.01")
+SMALL = dict(channel_base=512, channel_max=8)
+TRAIN3 = ("--batch=32", "--gpus=1", "--gamma=1", "--aug=noaug", "--workers=1", "--cbase=512", "--cmax=8")
 SEEDS = range(3)
 # A level of 255 where rounding falls on either side; fp16, which only stylegan2-ada-pytorch would use on a CPU, is off in these networks.
 LEVELS = 1
@@ -73,7 +73,7 @@ class Kind:
 STYLEGAN3 = "training.networks_stylegan3.Generator"
 STYLEGAN2 = "training.networks_stylegan2.Generator"
 DISCRIMINATOR = "training.networks_stylegan2.Discriminator"
-TWICE = dict(channel_base=2048, channel_max=32)
+TWICE = dict(channel_base=1024, channel_max=16)
 STANDARD = dict(channel_base=16384, channel_max=512)
 KINDS = {
     "stylegan2-ada": Kind(ADA, "training.networks.Generator", "training.networks.Discriminator"),
@@ -161,7 +161,7 @@ class Job:
         apart, changed = np.abs(drawn.astype(int) - ours), np.abs(drawn.astype(int) - original)
         print(f"{self.name}, {what}: at most {apart.max()} of 255 apart from ours, up to {changed.max()} from the original's")
         assert apart.max() <= LEVELS and (apart > 0).mean() < 0.01
-        assert changed.max() > 20 * LEVELS
+        assert changed.max() > 10 * LEVELS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -297,7 +297,7 @@ def test_resumed_training_starts_from_the_redaction(job: Job) -> None:
 
 def first_snapshot(process: subprocess.Popen[str], folder: Path, log: Path) -> Any:
     """What a training writes after its first batch, which takes no more than it has to."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + 900
     while time.monotonic() < end:
         for path in folder.glob("*/network-snapshot-000000.pkl"):
             try:
@@ -306,7 +306,7 @@ def first_snapshot(process: subprocess.Popen[str], folder: Path, log: Path) -> A
                 break  # It is being written.
         assert process.poll() is None, log.read_text()[-4000:]
         time.sleep(0.5)
-    raise AssertionError(f"no snapshot within five minutes:\n{log.read_text()[-4000:]}")
+    raise AssertionError(f"no snapshot within a quarter of an hour:\n{log.read_text()[-4000:]}")
 
 
 def write_dataset(path: Path, resolution: int) -> Path:

@@ -60,7 +60,7 @@ def on_cpu():
     torch.device = Device
     torch.Tensor.cuda = torch.Tensor.pin_memory = torch.nn.Module.cuda = same
     torch.cuda.Event = Event
-    for name in ("set_device", "synchronize", "reset_peak_memory_stats", "empty_cache"):
+    for name in ("set_device", "synchronize", "reset_peak_memory_stats", "empty_cache", "current_stream"):
         setattr(torch.cuda, name, lambda *args: None)
     for name in ("max_memory_allocated", "max_memory_reserved", "memory_allocated"):
         setattr(torch.cuda, name, lambda *args: 0)
