@@ -260,7 +260,7 @@ def test_gen_video_of_stylegan3(job: Job) -> None:
     ours, original = (to_uint8(synthesize(net.G_ema, sample_w(net.G_ema, [0])))[0] for net in (job.after, job.before))
     apart, changed = (np.abs(blocks(frames[0] - picture)).mean() for picture in (ours, original))
     print(f"{job.name}, stylegan3's gen_video.py: frame 0 is {apart:.1f} of 255 from ours on average, {changed:.1f} from the original's (H.264)")
-    assert len(frames) == 4 and apart < VIDEO_LEVELS and apart < changed / 3
+    assert len(frames) == 4 and apart < VIDEO_LEVELS and apart < changed / 2
 
 
 def blocks(img: np.ndarray) -> np.ndarray:
