@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Suppress a feature in a pre-trained GAN: `python redact.py --network=ffhq.pkl --feature=beard`; all options: `--help`."""
 
+import sys
+
 from stylegan_redact import host
 
 
 def main() -> None:
     """Runs the command line. On Linux CPUs the process restarts itself once with better allocator settings (`stylegan_redact/host.py`)."""
-    host.prepare()
-    from stylegan_redact import cli  # Not before the shims are in place.
-
+    try:
+        host.prepare()
+        from stylegan_redact import cli  # Not before the shims are in place.
+    except ImportError as error:
+        sys.stderr.write(f"Error: {host.explain(error)}\n")
+        sys.exit(2)
     cli.main()
 
 

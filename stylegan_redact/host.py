@@ -19,6 +19,18 @@ ALLOCATOR: Mapping[str, str] = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_
 """glibc hands big blocks back to the system and fetches them again, zeroed, at every layer: up to 1.8 times the time on CPUs."""
 MARKER = "STYLEGAN_REDACT_ALLOCATOR"
 """Environment: "set" when this process was started anew with ALLOCATOR; set it to "off" to forbid that."""
+NEEDED = (
+    "dnnlib.util",
+    "torch_utils.misc",
+    "torch_utils.persistence",
+    "torch_utils.ops.bias_act",
+    "torch_utils.ops.conv2d_resample",
+    "torch_utils.ops.fma",
+    "torch_utils.ops.upfirdn2d",
+)
+"""Modules of a checkout that a redaction runs on."""
+_PACKAGES: Mapping[str, str] = {"PIL": "pillow", "pkg_resources": '"setuptools<82"', "distutils": "setuptools"}
+"""Module -> what pip calls it, where the two differ."""
 
 
 def prepare() -> None:
@@ -28,6 +40,27 @@ def prepare() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ALLOCATOR, MARKER: "set"})
     if inside_checkout():
         install_shims()
+        for name in NEEDED:  # Now, and not in the middle of a run.
+            importlib.import_module(name)
+
+
+def explain(error: ImportError) -> str:
+    """One sentence for a module that cannot be imported: who needed it, what is missing, how to mend it."""
+    folder, missing = os.getcwd(), error.name or ""
+    top = missing.partition(".")[0]
+    if missing in ("torch_utils", "dnnlib"):
+        return (
+            f"redact.py was started in {folder} - there is no {missing} beside it - "
+            "copy redact.py and stylegan_redact into a checkout of StyleGAN code, or run it where its own torch_utils and dnnlib are"
+        )
+    if top in ("torch_utils", "dnnlib", "stylegan_redact"):
+        return f"the {top} of {folder} was to be used - it does not fit: {error} - take an unmodified checkout, or run stylegan-redact outside of it"
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"the code in {folder} was to be imported - it needs the module {missing}, which this Python does not have - "
+            f"{sys.executable} -m pip install {_PACKAGES.get(top, top)}"
+        )
+    return f"the code in {folder} was to be imported - that fails: {error} - look whether the packages of this Python fit together"
 
 
 def wants_allocator(environ: Mapping[str, str]) -> bool:
@@ -52,6 +85,7 @@ def install_shims() -> None:
 
     Source: stylegan-compat.md 1.7, B1 (pkg_resources), B2 (compiled plug-ins are not found again), B4 (distutils).
     """
+    _importable("setuptools")  # Before distutils, which it replaces with its own: it warns if it comes second.
     if not _importable("pkg_resources"):
         _add_module("pkg_resources", parse_version=parse_version)
     if not _importable("distutils.util"):

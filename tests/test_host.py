@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inside NVIDIA's checkouts: shims where today's Python lacks something, and the command in copies of real ones (-m host)."""
+"""Inside NVIDIA's checkouts: shims where today's Python lacks something, and what is missing said in a sentence; real ones: test_dropin_host.py."""
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import tiny_run
 
 from stylegan_redact import host
 
@@ -101,49 +101,78 @@ FAKE = {
 }
 
 
-def in_fake_checkout(tmp_path, code):
-    for name, text in FAKE.items():
+def in_fake_checkout(tmp_path, *command, files=FAKE):
+    for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
+    shutil.copy(ROOT / "redact.py", tmp_path)
     shutil.copytree(
         ROOT / "stylegan_redact", tmp_path / "stylegan_redact", ignore=shutil.ignore_patterns("*.pkl", "*.safetensors", "__pycache__", ".*")
     )
     environ = {**os.environ, host.MARKER: "off", "PYTHONPATH": str(tmp_path)}
-    return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True)
+    return subprocess.run([sys.executable, *command], cwd=tmp_path, env=environ, capture_output=True, text=True)
 
 
 def test_shims_bring_a_checkout_to_life(tmp_path):
     code = (
-        "from stylegan_redact import host; host.prepare(); from torch_utils import custom_ops; import torch.utils.cpp_extension as e; "
-        "assert host.inside_checkout() and custom_ops.NEW and custom_ops.strtobool('yes') == 1 and e.load.stylegan_redact"
+        "from stylegan_redact import host; assert host.inside_checkout(); host.install_shims(); from torch_utils import custom_ops; "
+        "import torch.utils.cpp_extension as e; assert custom_ops.NEW and custom_ops.strtobool('yes') == 1 and e.load.stylegan_redact"
     )
-    done = in_fake_checkout(tmp_path, code)
+    done = in_fake_checkout(tmp_path, "-c", code)
     assert done.returncode == 0, done.stderr
     # The counter-check: without them it does not start.
     bare = subprocess.run([sys.executable, "-c", "from torch_utils import custom_ops"], cwd=tmp_path, capture_output=True, text=True)
     assert "ImportError: gone" in bare.stderr
 
 
+WHOLE = {
+    "torch_utils/ops/__init__.py": "",
+    "dnnlib/__init__.py": "",
+    "torch_utils/__init__.py": "",
+    "distutils/__init__.py": "",
+    "distutils/util.py": "",
+} | {f"{name.replace('.', '/')}.py": "" for name in host.NEEDED}
+
+
+@pytest.mark.parametrize(
+    ("planted", "says"),
+    [
+        ({"dnnlib/util.py": "import no_such_package.deep"}, r"needs the module no_such_package, .* - \S+ -m pip install no_such_package$"),
+        ({"setuptools/__init__.py": "raise ModuleNotFoundError('gone', name='setuptools')"}, r"module setuptools, .* -m pip install setuptools$"),
+    ],
+)
+def test_what_a_checkout_lacks_is_said_in_one_sentence(tmp_path, planted, says):
+    done = in_fake_checkout(tmp_path, "redact.py", "--help", files=WHOLE | planted)
+    assert done.returncode == 2 and done.stdout == "", done.stderr
+    (sentence,) = done.stderr.splitlines()
+    assert re.match(r"Error: ", sentence) and re.search(says, sentence), sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ModuleNotFoundError("gone", name="pkg_resources.extern"), r"the module pkg_resources.extern, .* -m pip install \"setuptools<82\"$"),
+        (ModuleNotFoundError("gone", name="PIL.Image"), r"-m pip install pillow$"),
+        (ModuleNotFoundError("gone", name="dnnlib"), r"there is no dnnlib beside it - copy"),
+        (ModuleNotFoundError("no fma", name="torch_utils.ops.fma"), r"the torch_utils of .* does not fit: no fma - take an unmodified checkout"),
+        (ImportError("no such name", name="torch_utils.ops"), r"the torch_utils of .* does not fit: no such name - take an unmodified checkout"),
+        (ImportError("libclick.so", name="click"), r"that fails: libclick.so - look whether"),
+        (ImportError("without a name"), r"that fails: without a name - look whether"),
+    ],
+)
+def test_every_failing_import_has_its_sentence(error, says):
+    assert re.search(says, host.explain(error))
+
+
+def test_a_folder_that_is_no_checkout_is_told_so(tmp_path):
+    done = in_fake_checkout(
+        tmp_path, "-S", "redact.py", files={"sitecustomize.py": ""}
+    )  # -S: without packages, an installed torch_utils of ours included.
+    assert done.returncode == 2 and re.match(r"Error: redact.py was started in .* - there is no torch_utils beside it - copy", done.stderr), (
+        done.stderr
+    )
+
+
 def test_importing_the_module_imports_nothing_heavy():
     code = "import sys; from stylegan_redact import host; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
-
-
-@pytest.mark.host
-@pytest.mark.parametrize("variable", ["STYLEGAN3_ROOT", "STYLEGAN2_ADA_ROOT"])
-def test_the_command_runs_inside_a_checkout(tmp_path, variable):
-    if variable not in os.environ:
-        pytest.skip(f"{variable} is not set")
-    checkout = tmp_path / "checkout"
-    shutil.copytree(os.environ[variable], checkout, ignore=shutil.ignore_patterns(".git", "__pycache__"))
-    shutil.copytree(ROOT / "stylegan_redact", checkout / "stylegan_redact", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "redact.py", checkout)
-    options = tiny_run.write_all(tmp_path)
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    before = sorted(checkout.iterdir())
-    for args in (["--help"], [*options, "--dry-run", "--method=fold"], [*options, "--method=fold", "--num-latents=600", "--num-images=100"]):
-        done = subprocess.run([sys.executable, "redact.py", *args], cwd=checkout, env=environ, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        if "--num-images=100" not in args:
-            assert [path for path in sorted(checkout.iterdir()) if path.name != "__pycache__"] == before
-    assert (checkout / "redact-runs" / "00000-redact-glow-tiny-fold" / "redaction.json").is_file()

@@ -136,7 +136,7 @@ def test_a_file_with_float16_layers_is_redacted_in_float32_and_stays_one(method:
     write_network_pickle(tmp_path / "half.pkl", G=other, D=D, G_ema=G)
     for name, size in (("detector", 8), ("judge", 9)):
         tiny_run.write_classifier(tmp_path / f"{name}.pt", G, size)
-    short = {"edit": ["--kimg=0.1", "--edit-kimg=0.1"], "mapping": ["--steps=20"]}[method]
+    short = {"edit": ["--kimg=0.1"], "mapping": ["--steps=20"]}[method]
     options = [
         "--network=half.pkl", "--feature=glow", "--classifier=detector.pt", "--judge=judge.pt", f"--method={method}", *short,
         "--num-latents=200", "--num-images=20",

@@ -25,10 +25,28 @@ ADA_MAPPING: Mapping[str, Any] = dict(w_avg_beta=0.995)
 
 
 def architectures() -> dict[str, ModuleType]:
-    """Every file of this folder that declares what it recognises."""
-    names = sorted(info.name for info in pkgutil.iter_modules(networks.__path__))
-    modules = {name: importlib.import_module(f"{networks.__name__}.{name}") for name in names if name not in ("build", "export")}
-    return {name: module for name, module in modules.items() if hasattr(module, "RECOGNISED_BY")}
+    """Every file of this folder that declares what it recognises, without those that are `lacking` something."""
+    return {name: found for name, found in _files().items() if isinstance(found, ModuleType) and hasattr(found, "RECOGNISED_BY")}
+
+
+def lacking() -> dict[str, str]:
+    """Architectures that need more than the `torch_utils` at hand offers -> what it lacks; stylegan2-ada-pytorch's knows no StyleGAN3."""
+    return {name: found for name, found in _files().items() if isinstance(found, str)}
+
+
+def _files() -> dict[str, ModuleType | str]:
+    """Name -> module, or why torch_utils does not suffice for it. Whatever else fails to import is an error."""
+    files: dict[str, ModuleType | str] = {}
+    for name in sorted(info.name for info in pkgutil.iter_modules(networks.__path__)):
+        if name in ("build", "export"):
+            continue
+        try:
+            files[name] = importlib.import_module(f"{networks.__name__}.{name}")
+        except ImportError as error:
+            if (error.name or "").partition(".")[0] != "torch_utils":
+                raise
+            files[name] = str(error).partition(" (")[0]  # Without the path of this machine.
+    return files
 
 
 def of_ada_layout(class_name: str, init_kwargs: Mapping[str, Any]) -> bool:
@@ -67,10 +85,12 @@ def build_module(
         if module.RECOGNISED_BY.get(class_name) in tensors:
             break
     else:
-        known = ", ".join(architectures())
+        known = ", ".join(
+            [*architectures(), *(f"not {name}, since this checkout's torch_utils lacks something: {why}" for name, why in lacking().items())]
+        )
         raise RedactError(
             f"a network of class {class_name[:60]!r} with tensors such as {names_text(list(tensors)) or 'none'} is of no architecture known here "
-            f"- known: {known} - use a pickle of one of these"
+            f"- known: {known} - use a pickle of one of these{', or run stylegan-redact outside this checkout' if lacking() else ''}"
         )
     kwargs = with_ada_defaults(class_name, init_kwargs) if ada else dict(init_kwargs)
     fit.check_arguments(class_name, init_args, kwargs)

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 import torch
 
+import torch_utils.ops
 from stylegan_redact.networks import build
 from stylegan_redact.networks.stylegan2 import Discriminator, Generator
 from stylegan_redact.types import RedactError
@@ -98,3 +100,22 @@ def test_an_architecture_is_a_file_that_says_what_it_recognises() -> None:
     found = build.architectures()
     assert "stylegan2" in found and not {"build", "export"} & set(found)
     assert all(hasattr(module, name) for module in found.values() for name in module.RECOGNISED_BY)
+
+
+def test_a_checkout_without_what_stylegan3_needs_still_knows_stylegan2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """stylegan2-ada-pytorch's torch_utils has no filtered_lrelu."""
+    whole = build.architectures()
+    monkeypatch.delattr(torch_utils.ops, "filtered_lrelu")
+    monkeypatch.setitem(sys.modules, "torch_utils.ops.filtered_lrelu", None)
+    monkeypatch.delitem(sys.modules, "stylegan_redact.networks.stylegan3")
+    assert set(build.architectures()) == set(whole) - {"stylegan3"}
+    assert list(build.lacking()) == ["stylegan3"] and "filtered_lrelu" in build.lacking()["stylegan3"]
+    with pytest.raises(RedactError, match="not stylegan3, since .* lacks something: .*filtered_lrelu.* outside this checkout"):
+        build.build_module("Generator", SIZES, {}, {"synthesis.input.freqs": torch.zeros(1)}, ada=False)
+
+
+def test_other_failing_imports_are_no_lack_of_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.signal", None)
+    monkeypatch.delitem(sys.modules, "stylegan_redact.networks.stylegan3")
+    with pytest.raises(ImportError, match="scipy"):
+        build.architectures()
