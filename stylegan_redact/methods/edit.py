@@ -20,7 +20,7 @@ import torch
 
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.losses.unlearn import UnlearnLoss
-from stylegan_redact.network import broadcast_w, check_finite, copy_network, generate, style_layers, synthesize
+from stylegan_redact.network import broadcast_w, check_finite, copy_network, generate, rows_read, synthesize
 from stylegan_redact.plugins import option
 from stylegan_redact.training.distill import Extra, Pairs, distill_synthesis
 from stylegan_redact.training.editor import BARELY, Editor, EditorLoss, Guide, train_editor
@@ -60,7 +60,7 @@ class Edit:
         latents, G = feature.latents, network.G_ema
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            editor = Editor(latents.w, G.num_ws, {row for row, _ in style_layers(G).values()}).to(latents.w.device)
+            editor = Editor(latents.w, G.num_ws, rows_read(G)).to(latents.w.device)
         schedule = Schedule(self.steps(self.edit_kimg), self.batch, EDITOR_LR, seed)
         train_editor(editor, network, guide, latents, schedule, loss=EditorLoss(), progress=progress)
         editor.requires_grad_(False)

@@ -140,7 +140,7 @@ def train_editor(
 
     Args:
         editor:   Starts as the identity.
-        network:  Its G_ema and D, both frozen.
+        network:  Its G_ema and D, both frozen; without a D, nobody judges how real the result is.
         guide:    With a differentiable detector.
         latents:  Those of score > BARELY are edited.
         schedule: Steps and sizes; the step falls to zero linearly.
@@ -163,7 +163,7 @@ def train_editor(
         terms = {
             "feature": feature,
             "others": loss.others * others,
-            "realism": loss.realism * softplus(-D(whole_groups(D, after), None)).mean(),
+            "realism": after.new_zeros([]) if D is None else loss.realism * softplus(-D(whole_groups(D, after), None)).mean(),
             "image": loss.image * (after - before).abs().mean(),
             "step": loss.step * ((moved - picked) / editor.std).square().mean(),
         }
