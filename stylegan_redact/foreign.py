@@ -69,7 +69,7 @@ def _same_shape(asked: str, what: str, got: Any, wanted: tuple[int, ...]) -> Non
 
 
 def _rows(G: Any, ws: torch.Tensor) -> dict[str, int]:
-    """Name of every affine layer of the synthesis network that is given a row of ws as it is -> that row. StyleGAN3's steering of the pose is left out."""
+    """Name of every affine layer of the synthesis network that is given a row of ws as it is -> that row. What steers StyleGAN3's pose is left out."""
     given: dict[str, torch.Tensor] = {}
     layers = {name: layer for name, layer in G.synthesis.named_modules() if name.split(".")[-1] == "affine" and name != "input.affine"}
     hooks = [layer.register_forward_pre_hook(_recorder(given, name)) for name, layer in layers.items()]

@@ -45,6 +45,7 @@ class Request:
     num_latents: int = 6_000
     access: tuple[str, ...] = ("z",)
     device: str = "auto"
+    trust_source: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def prepare(request: Request) -> Plan:
     device = _device(request.device)
     run_dir.check_outdir(request.outdir)
     file = network_files.find_network(request.network)
-    network = load_network(file.snapshot, device)
+    network = load_network(file.snapshot, device, trust_source=request.trust_source)
     G: Any = network.G_ema
     if G.c_dim != 0:
         raise RedactError(f"{file.name} was to be redacted - it is conditional ({G.c_dim} labels) - take an unconditional one")
@@ -133,6 +134,14 @@ def resolved(plan: Plan) -> dict[str, Any]:
     }
 
 
+def notes(plan: Plan) -> list[str]:
+    """What of the file is not as usual: parts that are carried along unread, or a discriminator that cannot help."""
+    told = [f"{network_files.CARRIES}: {', '.join(plan.file.snapshot.opaque)}"] if plan.file.snapshot.opaque else []
+    if plan.network.D is None:
+        told.append("The discriminator of this file is not known here: it stays as it is, and edit does without its word on how real a picture looks")
+    return told
+
+
 def provenance(plan: Plan) -> dict[str, Any]:
     """What goes into the pickle: all that names the result, and nothing of this machine, so that the same command gives the same bytes."""
     record = {
@@ -147,6 +156,10 @@ def provenance(plan: Plan) -> dict[str, Any]:
         "detector": plan.classifiers["detector"],
         "network_sha256": plan.file.snapshot.sha256,
     }
+    if plan.request.trust_source:
+        record["trusted_sources"] = [sha256.lower() for sha256 in plan.request.trust_source]
+    if plan.network.D is None:
+        record["discriminator"] = "not known here, so that it did not judge how real the result is"
     if plan.file.snapshot.converted_from is not None:
         record["converted_from"] = plan.file.snapshot.converted_from
     return record | ({"earlier": plan.file.snapshot.redaction} if plan.file.snapshot.redaction is not None else {})
@@ -168,6 +181,8 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     folder = run_dir.make_run_dir(plan.request.outdir, f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}")
     progress.keep_in(folder)
     progress.tell(f"Results go to {folder}")
+    for line in notes(plan):
+        progress.tell(line)
     run_dir.write_json(folder / "options.json", resolved(plan))
     after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
     img_before, img_after = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks of an architecture that is not known here, made by running the source in their file: no source but those that the user names by hash.
 
-This is the one place where something of a file is run. Each source is compared with the user's list just before it runs, by `torch_utils.persistence`,
-in this process and with all its rights. Classes that the file only names, without a source, are imported from the Python path, which is the user's.
+This is the one place where something of a file is run. Each source is compared with the user's list just before it runs, which happens by
+`torch_utils.persistence`, in this process and with all its rights. Classes that the file only names, without a source, are imported from the
+Python path, which is the user's.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def _imported(found: Global) -> type:
         cls = getattr(importlib.import_module(found.module), found.name)
     except (ImportError, AttributeError) as error:
         raise RedactError(
-            f"the network needs {found}, which its file only names - it cannot be imported: {_line(error)} - put the fork's repository on the Python path"
+            f"the network needs {found}, which its file only names - the import fails ({_line(error)}) - put the fork's repository on the Python path"
         ) from None
     if not isinstance(cls, type):
         raise RedactError(f"the network needs {found} - that is no class - give another file")

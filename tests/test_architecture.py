@@ -17,7 +17,7 @@ PACKAGE = "stylegan_redact"
 FOLDERS = ("dnnlib", "torch_utils", PACKAGE, "benchmarks")
 TOP = (*FOLDERS, "legacy", "redact")
 
-COMMAND_SIDE = {"cli", "job", "run_dir", "pictures", "progress", "time_estimate", "network_files", "host", "version", "verbs"}
+COMMAND_SIDE = {"cli", "job", "run_dir", "pictures", "progress", "time_estimate", "network_files", "host", "source_hashes", "version", "verbs"}
 PLUGIN_FOLDERS = {"features", "methods", "evaluation"}
 EVERYTHING = {"*"}
 MAY_IMPORT: dict[str, set[str]] = {

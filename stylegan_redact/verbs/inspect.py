@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from stylegan_redact import network_files, pickle_stream, pickles
+from stylegan_redact import network_files, pickle_stream, pickles, source_hashes
 from stylegan_redact.cli import Failure
 from stylegan_redact.networks import build
 from stylegan_redact.pickle_tensorflow import TensorFlowPickle
@@ -25,13 +25,18 @@ def command() -> click.Command:
     params: list[click.Parameter] = [
         click.Argument(["network"], metavar="NAME|PATH|URL"),
         click.Option(["--json", "as_json"], is_flag=True, help="Print JSON"),
+        click.Option(["--source"], metavar="SHA256", help="Print the embedded source with this hash instead, to be read before it is trusted"),
     ]
     return click.Command("inspect", callback=_inspect, params=params, help="Say what a network pickle holds, without executing any of it.")
 
 
-def _inspect(network: str, as_json: bool) -> None:
+def _inspect(network: str, as_json: bool, source: str | None) -> None:
     try:
-        found = describe(network_files.locate(network))
+        path = network_files.locate(network)
+        if source is not None:
+            click.echo(source_text(path, source))
+            return
+        found = describe(path)
     except RedactError as error:
         raise Failure(str(error)) from None
     click.echo(json.dumps(strict(found), indent=2, default=str) if as_json else "\n".join(_lines(found)))
@@ -56,7 +61,22 @@ def describe(path: Path) -> dict[str, Any]:
         return head | {"networks": networks, "imports": imports}
     head |= {"format": "snapshot of PyTorch (persistence format 6)", "keys": found.keys}
     head["networks"] = {key: _described(record) for key, record in found.modules.items()}
+    if found.opaque:
+        head["carried_unread"] = found.opaque
     return head | {"training_set_kwargs": found.training_set_kwargs, "redaction": found.redaction, "imports": imports}
+
+
+def source_text(path: Path, sha256: str) -> str:
+    """The embedded source with that hash, with signs that would steer a terminal spelt out.
+
+    Raises:
+        RedactError: it is no StyleGAN pickle, or has no such source.
+    """
+    snapshot = pickles.read_snapshot(path)
+    texts = {known: text for key in snapshot.modules for known, text in pickles.embedded_sources(snapshot, key).items()}
+    if sha256.lower() not in texts:
+        raise RedactError(f"the source {sha256[:80]!r} of {path} was asked - it has: {', '.join(texts) or 'none'} - take one of these")
+    return "\n".join("".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line) for line in texts[sha256.lower()].split("\n"))
 
 
 def _described(record: pickles.ModuleRecord) -> dict[str, Any]:
@@ -69,7 +89,8 @@ def _described(record: pickles.ModuleRecord) -> dict[str, Any]:
         **sizes,
         "tensors": len(record.tensors),
         "parameters": sum(tensor.numel() for tensor in parameters),
-        "source_sha256": record.source_sha256,
+        "source_sha256": record.source_sha256 or None,
+        "source": source_hashes.describe(record.source_sha256) if record.source_sha256 else "not in the file, which only names the class",
     }
 
 
