@@ -16,6 +16,7 @@ from stylegan_redact.types import RedactError
 
 ROWS = "stylegan_redact_rows"
 """Attribute of a foreign generator: dotted name of each layer that reads w -> its row of ws."""
+_HOOK = "stylegan_redact_hook"
 _SIZES = ("z_dim", "c_dim", "w_dim", "num_ws", "img_resolution", "img_channels")
 _MAY_BE_LEFT_OUT: Mapping[str, Any] = {"noise_mode": "const", "force_fp32": True, "truncation_psi": 1, "truncation_cutoff": None}
 """Arguments that StyleGAN's networks take, with the value whose absence changes nothing where a network does not know of them."""
@@ -35,7 +36,7 @@ def adapt(G: Any, key: str) -> Any:
     if missing:
         raise RedactError(f"{asked} - it lacks {', '.join(missing)}, and G.mapping(z, c) and G.synthesis(ws) are what is needed - give a StyleGAN")
     for part in (G.mapping, G.synthesis):
-        part.register_forward_pre_hook(_without_unknown, with_kwargs=True)
+        setattr(part, _HOOK, part.register_forward_pre_hook(_without_unknown, with_kwargs=True))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
@@ -54,6 +55,15 @@ def adapt(G: Any, key: str) -> Any:
     return G
 
 
+def released(net: Any) -> Any:
+    """The network itself, without what `adapt` added, so that it can be pickled as it came."""
+    vars(net).pop(ROWS, None)
+    for part in net.modules():
+        if _HOOK in vars(part):
+            vars(part).pop(_HOOK).remove()
+    return net
+
+
 def _without_unknown(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A hook: the call without those arguments that the module does not take and that would change nothing."""
     known = inspect.signature(module.forward).parameters
@@ -69,7 +79,7 @@ def _same_shape(asked: str, what: str, got: Any, wanted: tuple[int, ...]) -> Non
 
 
 def _rows(G: Any, ws: torch.Tensor) -> dict[str, int]:
-    """Name of every affine layer of the synthesis network that is given a row of ws as it is -> that row. What steers StyleGAN3's pose is left out."""
+    """Name of every affine layer of the synthesis network that is given a row of ws as it is -> that row. What steers a pose is left out."""
     given: dict[str, torch.Tensor] = {}
     layers = {name: layer for name, layer in G.synthesis.named_modules() if name.split(".")[-1] == "affine" and name != "input.affine"}
     hooks = [layer.register_forward_pre_hook(_recorder(given, name)) for name, layer in layers.items()]

@@ -137,6 +137,7 @@ def resolved(plan: Plan) -> dict[str, Any]:
 def notes(plan: Plan) -> list[str]:
     """What of the file is not as usual: parts that are carried along unread, or a discriminator that cannot help."""
     told = [f"{network_files.CARRIES}: {', '.join(plan.file.snapshot.opaque)}"] if plan.file.snapshot.opaque else []
+    told += plan.file.snapshot.remarks
     if plan.network.D is None:
         told.append("The discriminator of this file is not known here: it stays as it is, and edit does without its word on how real a picture looks")
     return told

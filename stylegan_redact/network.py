@@ -5,24 +5,27 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
-from stylegan_redact import foreign, pickles, trusted
-from stylegan_redact.networks import build, export, tensorflow
+from stylegan_redact import foreign, pickle_torch, pickles, trusted
+from stylegan_redact.networks import build, export, rosinality, tensorflow
 from stylegan_redact.types import Network, RedactError
 
 
 def read_snapshot(source: str | os.PathLike[str] | BinaryIO) -> pickles.Snapshot:
     """The snapshot in the file, read without executing anything of it.
 
-    What NVIDIA's TensorFlow code wrote (StyleGAN2, StyleGAN2-ADA) comes out as the snapshot of PyTorch that it is converted to, with `sha256`
-    of the file as it is and `converted_from` saying so. Whatever takes a snapshot takes it.
+    What NVIDIA's TensorFlow code wrote (StyleGAN2, StyleGAN2-ADA) and checkpoints of rosinality's stylegan2-pytorch, the latter by file name, come
+    out as the snapshot of PyTorch that they are converted to, with `sha256` of the file as it is and `converted_from` saying so. Whatever takes a
+    snapshot takes it.
 
     Args:
         source: File name, or an open binary file, read from where it stands to its end.
@@ -30,6 +33,8 @@ def read_snapshot(source: str | os.PathLike[str] | BinaryIO) -> pickles.Snapshot
     Raises:
         RedactError: not a StyleGAN pickle, damaged or hostile, or of TensorFlow and without a counterpart in PyTorch.
     """
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_file() and pickle_torch.is_torch_file(Path(source)):
+        return _of_checkpoint(Path(source))
     found = pickles.read_pickle(source)
     if isinstance(found, pickles.Snapshot):
         return found
@@ -39,6 +44,16 @@ def read_snapshot(source: str | os.PathLike[str] | BinaryIO) -> pickles.Snapshot
     }
     snapshot = pickles.read_snapshot(io.BytesIO(export.network_pickle(**nets)))
     return dataclasses.replace(snapshot, sha256=found.sha256, converted_from=f"{found.made_by} for TensorFlow")
+
+
+def _of_checkpoint(path: Path) -> pickles.Snapshot:
+    nets, told = rosinality.from_checkpoint(pickle_torch.read_torch_file(path, rosinality.PARTS))
+    snapshot = pickles.read_snapshot(io.BytesIO(export.network_pickle(**nets)))
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return dataclasses.replace(snapshot, sha256=digest.hexdigest(), converted_from=rosinality.WHAT, remarks=told)
 
 
 def load_network(

@@ -70,6 +70,8 @@ class Snapshot:
     """Classes not known here of which the file holds objects: never made here, but whoever loads the file makes them."""
     converted_from: str | None = None
     """What `sha256` is the hash of, where that is not a snapshot of PyTorch and the rest was converted from it."""
+    remarks: tuple[str, ...] = ()
+    """What the user should know of that conversion."""
 
 
 def read_snapshot(source: str | os.PathLike[str] | BinaryIO) -> Snapshot:

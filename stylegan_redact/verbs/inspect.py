@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from stylegan_redact import network_files, pickle_stream, pickles, source_hashes
+from stylegan_redact import network_files, pickle_stream, pickle_torch, pickles, source_hashes
 from stylegan_redact.cli import Failure
+from stylegan_redact.network import read_snapshot
 from stylegan_redact.networks import build
 from stylegan_redact.pickle_tensorflow import TensorFlowPickle
 from stylegan_redact.run_dir import strict
@@ -48,6 +49,8 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         RedactError: it is no StyleGAN pickle, damaged, or hostile.
     """
+    if pickle_torch.is_torch_file(path):
+        return _checkpoint(path)
     found = pickles.read_pickle(path)
     with path.open("rb") as file:
         imports = pickle_stream.imported_names(file)
@@ -64,6 +67,16 @@ def describe(path: Path) -> dict[str, Any]:
     if found.opaque:
         head["carried_unread"] = found.opaque
     return head | {"training_set_kwargs": found.training_set_kwargs, "redaction": found.redaction, "imports": imports}
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    held = pickle_torch.read_torch_file(path, ())
+    snapshot = read_snapshot(path)
+    head = {"file": path.name, "bytes": path.stat().st_size, "sha256": snapshot.sha256, "format": snapshot.converted_from, "keys": tuple(held)}
+    converted = {key: _described(record) for key, record in snapshot.modules.items()}
+    for net in converted.values():
+        del net["source_sha256"], net["source"]  # Of ours, into which they were converted.
+    return head | {"networks": converted, "remarks": snapshot.remarks}
 
 
 def source_text(path: Path, sha256: str) -> str:
