@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ Tensors = Mapping[str, torch.Tensor]
 PARTS = ("g_ema", "g", "d", "latent_avg")
 """What is read of a checkpoint; it also holds the states of optimisers and the arguments of the training."""
 WHAT = "a checkpoint of rosinality's stylegan2-pytorch"
+_OF_IMAGES: Mapping[str, Any] = dict(c_dim=0, img_channels=3)
 _FILTER = (1, 3, 3, 1)
 _LR_MLP = 0.01
 """Learning rate multiplier of the mapping network there; the file does not say it."""
@@ -119,7 +120,8 @@ def from_checkpoint(checkpoint: Mapping[str, Any]) -> tuple[dict[str, torch.nn.M
         return {"G": G, "D": _discriminator(checkpoint["d"]), "G_ema": G_ema}, tuple(told)
     told.append("The checkpoint has no d: D is all zeros, judges nothing, and only stands there since NVIDIA's tools ask for one")
     with torch.random.fork_rng(devices=[]):
-        D = Discriminator(0, G_ema.img_resolution, 3, num_fp16_res=0, conv_clamp=None, **_channels(_sizes_of(G_ema))).eval().requires_grad_(False)
+        kwargs = dict(num_fp16_res=0, conv_clamp=None, **_channels(_sizes_of(G_ema)))
+        D = Discriminator(**_OF_IMAGES, img_resolution=G_ema.img_resolution, **kwargs).eval().requires_grad_(False)
     for parameter in D.parameters():
         parameter.zero_()
     return {"G": G, "D": D, "G_ema": G_ema}, tuple(told)
@@ -134,15 +136,17 @@ def _generator(part: str, state: Tensors) -> Any:
     resolution = _resolution(part, blocks)
     pairs = list(generator_pairs(resolution, layers))
     _check_names(part, state, pairs, their_filters("Generator", resolution))
-    outputs = {4: "conv1"} | {8 << j: f"convs.{2 * j + 1}" for j in range(blocks)}
-    channels = _channels({at: _axis(part, state, f"{name}.conv.weight", 1, 5) for at, name in outputs.items()})
-    z_dim, w_dim = (_axis(part, state, name, 1, 2) for name in ("style.1.weight", "conv1.conv.modulation.weight"))
-    mapping_kwargs = dict(num_layers=layers, lr_multiplier=_LR_MLP)
-
-    def make() -> Generator:
-        return Generator(z_dim, 0, w_dim, resolution, 3, mapping_kwargs=mapping_kwargs, num_fp16_res=0, conv_clamp=None, **channels)
-
-    return _filled(make, part, state, pairs)
+    w_dim, z_dim = _shape(part, state, "style.1.weight", [None, None])
+    for i in range(1, layers):
+        _shape(part, state, f"style.{i + 1}.weight", [w_dim, w_dim])
+    layers_at = {4: "conv1"} | {8 << j: f"convs.{2 * j + 1}" for j in range(blocks)}
+    channels = {at: _shape(part, state, f"{name}.conv.weight", [1, None, None, 3, 3])[1] for at, name in layers_at.items()}
+    for number, at in [(0, 4)] + [(2 * j + extra, 8 << j) for j in range(blocks) for extra in (1, 2)]:
+        _shape(part, state, f"noises.noise_{number}", [1, 1, at, at])
+    kwargs = dict(mapping_kwargs=dict(num_layers=layers, lr_multiplier=_LR_MLP), num_fp16_res=0, conv_clamp=None, **_channels(channels))
+    with torch.random.fork_rng(devices=[]):
+        net = Generator(z_dim=z_dim, w_dim=w_dim, **_OF_IMAGES, img_resolution=resolution, **kwargs)
+    return _filled(net, part, state, pairs)
 
 
 def _discriminator(state: Tensors) -> Any:
@@ -150,14 +154,12 @@ def _discriminator(state: Tensors) -> Any:
     resolution = _resolution("d", blocks)
     pairs = list(discriminator_pairs(resolution))
     _check_names("d", state, pairs, their_filters("Discriminator", resolution))
-    inputs = {4: "final_conv.0.weight"} | {resolution >> j: f"convs.{j + 1}.conv1.0.weight" for j in range(blocks)}
-    channels = _channels({at: _axis("d", state, name, 0, 4) for at, name in inputs.items()})
-    epilogue_kwargs = dict(mbstd_group_size=_MBSTD_GROUP)
-
-    def make() -> Discriminator:
-        return Discriminator(0, resolution, 3, epilogue_kwargs=epilogue_kwargs, num_fp16_res=0, conv_clamp=None, **channels)
-
-    return _filled(make, "d", state, pairs)
+    channels = {resolution >> j: _shape("d", state, f"convs.{j + 1}.conv1.0.weight", [None, None, 3, 3])[0] for j in range(blocks)}
+    channels[4] = _shape("d", state, "final_conv.0.weight", [None, None, 3, 3], more=1)[0]
+    kwargs = dict(epilogue_kwargs=dict(mbstd_group_size=_MBSTD_GROUP), num_fp16_res=0, conv_clamp=None, **_channels(channels))
+    with torch.random.fork_rng(devices=[]):
+        net = Discriminator(**_OF_IMAGES, img_resolution=resolution, **kwargs)
+    return _filled(net, "d", state, pairs)
 
 
 def _resolution(part: str, blocks: int) -> int:
@@ -166,10 +168,18 @@ def _resolution(part: str, blocks: int) -> int:
     return 4 << blocks
 
 
-def _axis(part: str, state: Tensors, name: str, axis: int, dims: int) -> int:
-    if state[name].ndim != dims:
-        raise RedactError(f"{WHAT} was to be read - its {part}.{name} has {state[name].ndim} axes instead of {dims} - it is a variant of the network")
-    return state[name].shape[axis]
+def _shape(part: str, state: Tensors, name: str, wanted: list[int | None], *, more: int = 0) -> list[int]:
+    """The shape of a tensor that says how large the network is: as wanted; where that is None twice, as many outputs as inputs less `more`."""
+    tensor, shape = state[name], list(state[name].shape)
+    fits = len(shape) == len(wanted) and all(want in (None, there) for want, there in zip(wanted, shape, strict=True))
+    free = [there for want, there in zip(wanted, shape, strict=False) if want is None]
+    square = len(free) < 2 or len(wanted) == 2 or free[1] == free[0] + more
+    # A shape that its memory does not bear out, by strides of zero, would have any amount allocated.
+    if not fits or not square or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise RedactError(
+            f"{WHAT} was to be read - its {part}.{name} has the shape {shape}, which does not fit the rest - it is a variant of the network"
+        )
+    return shape
 
 
 def _count(state: Tensors, pattern: str) -> int:
@@ -208,24 +218,17 @@ def _check_names(part: str, state: Tensors, pairs: list[Pair], filters: Tensors)
         raise RedactError(f"{WHAT} was to be read - its {part} has another filter than {list(_FILTER)} ({odd[0]}) - it is a variant of the network")
 
 
-def _filled(make: Callable[[], Any], part: str, state: Tensors, pairs: list[Pair]) -> Any:
-    """The network with the tensors of the state; its filters stay as built. Nothing is allocated before all shapes are known to fit."""
-    with torch.device("meta"):
-        wanted = {name: (tensor.shape, tensor.dtype) for name, tensor in make().state_dict().items()}
+def _filled(net: Any, part: str, state: Tensors, pairs: list[Pair]) -> Any:
+    """The network with the tensors of the state; its filters stay as built."""
+    own = net.eval().requires_grad_(False).state_dict()
     for ours, theirs, view in pairs:
         before, after = (len(axes) for axes in _VIEWS[view])
-        shape, dtype = wanted[ours]
-        tensor = state[theirs]
-        if tuple(tensor.shape) != (1,) * before + tuple(shape) + (1,) * after or tensor.dtype != dtype:
+        tensor, wanted = state[theirs], own[ours]
+        if tuple(tensor.shape) != (1,) * before + tuple(wanted.shape) + (1,) * after or tensor.dtype != wanted.dtype:
             there = f"{tensor.dtype} {list(tensor.shape)}"
             raise RedactError(f"{WHAT} was to be read - its {part}.{theirs} is {there}, which does not fit the rest - it is a variant of the network")
-    with torch.random.fork_rng(devices=[]):
-        net = make()
-    own = net.state_dict()
-    with torch.no_grad():
-        for ours, theirs, _ in pairs:
-            own[ours].copy_(state[theirs].reshape(own[ours].shape))
-    return net.eval().requires_grad_(False)
+        wanted.copy_(tensor.reshape(wanted.shape))
+    return net
 
 
 def to_checkpoint(G: Any, D: Any, G_ema: Any) -> tuple[dict[str, Any], tuple[str, ...]]:

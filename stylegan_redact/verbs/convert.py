@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`redact.py convert SRC DST`: network pickles of PyTorch or TensorFlow, safetensors files and rosinality's checkpoints to any of these but TensorFlow's.
+"""`redact.py convert SRC DST`: pickles of PyTorch or TensorFlow, safetensors files and rosinality's checkpoints, to any of these but TensorFlow's.
 
 A safetensors file holds the tensors as `G_ema.synthesis.b4.const`, and in its metadata, as JSON, what the networks were built with.
 """
@@ -19,9 +19,9 @@ import torch
 
 from stylegan_redact import network_files, pickle_tree
 from stylegan_redact.cli import CommaList, Failure
+from stylegan_redact.foreign import released
 from stylegan_redact.network import load_network, read_snapshot
 from stylegan_redact.networks import build, export, rosinality
-from stylegan_redact.foreign import released
 from stylegan_redact.pickles import NETWORKS
 from stylegan_redact.run_dir import whole_file
 from stylegan_redact.types import RedactError
@@ -101,8 +101,8 @@ def _write_checkpoint(dest: Path, nets: Mapping[str, Any], description: Mapping[
     if description["redaction"] is not None:
         # A dictionary of plain values under a name of its own, which that code does not look at.
         checkpoint["redaction"] = pickle_tree.json_like(description["redaction"], "redaction")
-    with whole_file(dest) as temporary:
-        torch.save(checkpoint, temporary)
+    with whole_file(dest) as temporary, temporary.open("wb") as file:
+        torch.save(checkpoint, file)  # Given a name, it would put that into the file.
     return told
 
 
