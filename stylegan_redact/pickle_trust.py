@@ -18,6 +18,9 @@ FORK_PACKAGES = ("training", "torch_utils", "dnnlib", "networks", "pg_modules", 
 BUILDING_BLOCKS = ("timm.models", "timm.layers", "torchvision.models", "torch.nn.utils.spectral_norm", "torch.nn.utils.weight_norm")
 """What their discriminators contain of other people's."""
 
+WRAPPED_HOOK = Global("torch.nn.modules.module", "_WrappedHook")
+"""What torch puts around such hooks."""
+
 _PACKAGE = re.compile("(" + "|".join(map(re.escape, (*FORK_PACKAGES, *BUILDING_BLOCKS))) + r")(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _CLASS = re.compile(r"_?[A-Z][A-Za-z0-9_]*")
 
@@ -29,4 +32,4 @@ def is_torch_layer(found: Global) -> bool:
 
 def is_opaque(found: Global) -> bool:
     """Whether the name is that of a class that may be carried along unread."""
-    return _PACKAGE.fullmatch(found.module) is not None and _CLASS.fullmatch(found.name) is not None
+    return found == WRAPPED_HOOK or (_PACKAGE.fullmatch(found.module) is not None and _CLASS.fullmatch(found.name) is not None)

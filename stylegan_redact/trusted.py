@@ -62,13 +62,13 @@ class Maker:
         try:
             with torch.random.fork_rng(devices=[]):
                 net = self._live(self.snapshot._tree[key])
+            if isinstance(net, torch.nn.Module):
+                return net.eval().requires_grad_(False)
         except RedactError:
             raise
         except Exception as error:  # noqa: BLE001 - the trusted source raises whatever it likes
             raise RedactError(f"the source of {key} was run - it fails: {_line(error)} - put the fork's repository on the Python path") from None
-        if not isinstance(net, torch.nn.Module):
-            raise RedactError(f"the source of {key} was run - it makes a {type(net).__name__}, no network - give another file")
-        return net.eval().requires_grad_(False)
+        raise RedactError(f"the source of {key} was run - it makes a {type(net).__name__}, no network - give another file")
 
     def _live(self, node: Any) -> Any:
         """What the node stands for. `pickles` has checked it: no circles, bounded depth, no calls but those handled here."""

@@ -40,6 +40,8 @@ class Networks:
     """By key and name."""
     told: tuple[str, ...]
     """What the user should know."""
+    nets: dict[str, Any] | None = None
+    """Live, where they had to be built already."""
 
 
 def command() -> click.Command:
@@ -82,7 +84,7 @@ def convert(source: str, dest: Path, trust_source: tuple[str, ...] = ()) -> tupl
     found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     description, dropped = pickle_tree.without_paths(found.description)
     # Built in either case: what does not fit together must not be written.
-    nets = {key: _built(description, key, found.tensors[key]) for key in NETWORKS}
+    nets = found.nets or {key: _built(description, key, found.tensors[key]) for key in NETWORKS}
     told = [*found.told, *(f"Left out, a private path: {name}" for name in dropped)]
     if dest.suffix == ".pkl":
         rest = {key: description[key] for key in ("training_set_kwargs", "redaction")}
@@ -123,8 +125,11 @@ def _convert_trusted(path: Path, dest: Path, trust_source: tuple[str, ...]) -> t
 
 def _read_pickle(path: Path) -> Networks:
     snapshot = read_snapshot(path)
-    if "D" not in snapshot.modules or not snapshot.modules["D"].module_src:
-        raise RedactError(f"{path} was to be converted - its D is no network with embedded source - give a full snapshot")
+    if "D" not in snapshot.modules:
+        raise RedactError(f"{path} was to be converted - its D is no network - give a full snapshot")
+    network = load_network(snapshot)
+    if network.D is None:
+        raise RedactError(f"{path} was to be converted - its D, a {snapshot.modules['D'].class_name}, is not known here - redact it as it is")
     records = {key: snapshot.modules[key] for key in NETWORKS}
     description = {
         "networks": {key: [record.class_name, list(record.init_args), record.init_kwargs] for key, record in records.items()},
@@ -135,7 +140,8 @@ def _read_pickle(path: Path) -> Networks:
     told = [f"The source is of {snapshot.converted_from}"] if snapshot.converted_from else []
     told += snapshot.remarks
     told += ["Left out, only training needs it: augment_pipe"] if "augment_pipe" in snapshot.modules else []
-    return Networks(description, {key: record.tensors for key, record in records.items()}, tuple(told))
+    tensors = {key: record.tensors for key, record in records.items()}
+    return Networks(description, tensors, tuple(told), {key: getattr(network, key) for key in NETWORKS})
 
 
 def _read_safetensors(path: Path) -> Networks:

@@ -63,9 +63,10 @@ def fold(source: str, dest: Path, direction: Path, target: float | None = None) 
     snapshot = network_files.find_network(source).snapshot
     tensors, counts, places = {}, {}, {}
     for key in GENERATORS:
+        layers = style_layers(snapshot, key)
         places[key] = _place(snapshot, key, unit) if target is None else target
         edit = move_to_quantile(Subspace(unit[None], torch.zeros(1), float("nan")), torch.tensor([places[key]]))
-        tensors[key] = folded(snapshot, key, edit)
+        tensors[key] = folded(snapshot, key, layers, edit)
         counts[key] = len(tensors[key]) // 2
     record = {
         "tool": "stylegan-redact",
@@ -114,27 +115,33 @@ def _place(snapshot: pickles.Snapshot, key: str, unit: torch.Tensor) -> float:
     return float(average @ unit)
 
 
-def folded(snapshot: pickles.Snapshot, key: str, edit: AffineEdit) -> dict[str, torch.Tensor]:
-    """New weights and biases, by dotted name, of every style layer of the network under that key.
+def style_layers(snapshot: pickles.Snapshot, key: str) -> dict[str, tuple[float, float]]:
+    """Dotted name of every layer of the network that is named `affine` -> what it multiplies its stored weight and bias with.
 
     Raises:
-        RedactError: there is none, one is of another width, or one does not say how it computes.
+        RedactError: there is none, or one does not say how it computes.
+    """
+    modules = {name: module for name, module in pickle_tree.each_module(snapshot._tree[key]) if name.split(".")[-1] == "affine"}
+    found = {name: _gains(module, f"{key}.{name}") for name, module in modules.items() if not name.endswith(_POSE)}
+    if not found:
+        what = f"a {snapshot.modules[key].class_name} without layers named affine, through which StyleGANs read w"
+        raise RedactError(f"a fold into {key} was asked - it is {what} - give a StyleGAN")
+    return found
+
+
+def folded(snapshot: pickles.Snapshot, key: str, layers: dict[str, tuple[float, float]], edit: AffineEdit) -> dict[str, torch.Tensor]:
+    """New weights and biases, by dotted name, of those layers.
+
+    Raises:
+        RedactError: one is of another width than the edit, or lacks a weight or bias.
     """
     there = snapshot.modules[key].tensors
     new: dict[str, torch.Tensor] = {}
-    for name, module in pickle_tree.each_module(snapshot._tree[key]):
-        if name.split(".")[-1] != "affine" or name.endswith(_POSE):
-            continue
+    for name, (weight_gain, bias_gain) in layers.items():
         weight, bias = (there.get(f"{name}.{part}") for part in ("weight", "bias"))
         if weight is None or bias is None:
             raise RedactError(f"a fold into {key}.{name} was asked - it has no weight or no bias - this network cannot be folded")
-        weight_gain, bias_gain = _gains(module, f"{key}.{name}")
         new[f"{name}.weight"], new[f"{name}.bias"] = fold_into_affine(weight, bias, edit, weight_gain=weight_gain, bias_gain=bias_gain)
-    if not new:
-        class_name = snapshot.modules[key].class_name
-        raise RedactError(
-            f"a fold into {key} was asked - it is a {class_name} without layers named affine, through which StyleGANs read w - give a StyleGAN"
-        )
     return new
 
 

@@ -63,7 +63,8 @@ def describe(path: Path) -> dict[str, Any]:
         }
         return head | {"networks": networks, "imports": imports}
     head |= {"format": "snapshot of PyTorch (persistence format 6)", "keys": found.keys}
-    head["networks"] = {key: _described(record) for key, record in found.modules.items()}
+    ada = any(build.of_ada_layout(record.class_name, record.init_kwargs) for record in found.modules.values())
+    head["networks"] = {key: _described(record, ada) for key, record in found.modules.items()}
     if found.opaque:
         head["carried_unread"] = found.opaque
     return head | {"training_set_kwargs": found.training_set_kwargs, "redaction": found.redaction, "imports": imports}
@@ -92,13 +93,24 @@ def source_text(path: Path, sha256: str) -> str:
     return "\n".join("".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line) for line in texts[sha256.lower()].split("\n"))
 
 
-def _described(record: pickles.ModuleRecord) -> dict[str, Any]:
+def _architecture(record: pickles.ModuleRecord, ada: bool) -> str:
+    """The one of ours that computes the network, tried by building it."""
     known = [name for name, module in build.architectures().items() if module.RECOGNISED_BY.get(record.class_name) in record.tensors]
+    if not known:
+        return "not known here"
+    try:
+        build.build_module(record.class_name, record.init_args, record.init_kwargs, record.tensors, ada=ada)
+    except RedactError:
+        return f"a variant of {known[0]}, not known here"
+    return known[0]
+
+
+def _described(record: pickles.ModuleRecord, ada: bool = False) -> dict[str, Any]:
     sizes = {name: record.init_kwargs[name] for name in _SHAPE if name in record.init_kwargs}
     parameters = [record.tensors[name] for name in record.parameter_names]
     return {
         "class": record.class_name,
-        "architecture": known[0] if known else "not known here",
+        "architecture": _architecture(record, ada),
         **sizes,
         "tensors": len(record.tensors),
         "parameters": sum(tensor.numel() for tensor in parameters),
