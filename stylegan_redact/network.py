@@ -93,6 +93,8 @@ def _module(snapshot: pickles.Snapshot, key: str, maker: trusted.Maker) -> Any:
     try:
         return None if record is None else build.build_module(record.class_name, record.init_args, record.init_kwargs, record.tensors, ada=ada)
     except RedactError as error:
+        if type(error) is not RedactError:  # More than not known: nothing to run instead, or to do without.
+            raise
         if record is not None and record.module_src and not maker.untrusted(key):
             net = maker.make(key)
             return net if key == "D" else foreign.adapt(net, key)

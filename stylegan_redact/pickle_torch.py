@@ -30,9 +30,12 @@ Fetch = Callable[[str, int], bytes]
 
 
 def is_torch_file(path: Path) -> bool:
-    """Whether the file begins as torch.save writes them."""
-    with path.open("rb") as file:
-        head = file.read(64)
+    """Whether the file can be read and begins as torch.save writes them."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return False
     return head.startswith(_ZIP) or _LEGACY.match(head) is not None
 
 

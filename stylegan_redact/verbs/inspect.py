@@ -49,7 +49,7 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         RedactError: it is no StyleGAN pickle, damaged, or hostile.
     """
-    if path.is_file() and pickle_torch.is_torch_file(path):
+    if pickle_torch.is_torch_file(path):
         return _checkpoint(path)
     found = pickles.read_pickle(path)
     with path.open("rb") as file:
