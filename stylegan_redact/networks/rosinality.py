@@ -169,12 +169,11 @@ def _resolution(part: str, blocks: int) -> int:
 
 
 def _shape(part: str, state: Tensors, name: str, wanted: list[int | None], *, more: int = 0) -> list[int]:
-    """The shape of a tensor that says how large the network is: as wanted; where that is None twice, as many outputs as inputs less `more`."""
+    """The shape of a tensor that says how large the network is: as wanted; where that is None twice, as many outputs as inputs less `more`; and borne out by memory."""
     tensor, shape = state[name], list(state[name].shape)
     fits = len(shape) == len(wanted) and all(want in (None, there) for want, there in zip(wanted, shape, strict=True))
     free = [there for want, there in zip(wanted, shape, strict=False) if want is None]
     square = len(free) < 2 or len(wanted) == 2 or free[1] == free[0] + more
-    # A shape that its memory does not bear out, by strides of zero, would have any amount allocated.
     if not fits or not square or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise RedactError(
             f"{WHAT} was to be read - its {part}.{name} has the shape {shape}, which does not fit the rest - it is a variant of the network"
