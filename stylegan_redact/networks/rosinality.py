@@ -169,7 +169,7 @@ def _resolution(part: str, blocks: int) -> int:
 
 
 def _shape(part: str, state: Tensors, name: str, wanted: list[int | None], *, more: int = 0) -> list[int]:
-    """The shape of a tensor that says how large the network is: as wanted; where that is None twice, as many outputs as inputs less `more`; and borne out by memory."""
+    """The shape of a tensor that says how large the network is: as wanted; where that is None twice, as many outputs as inputs less `more`."""
     tensor, shape = state[name], list(state[name].shape)
     fits = len(shape) == len(wanted) and all(want in (None, there) for want, there in zip(wanted, shape, strict=True))
     free = [there for want, there in zip(wanted, shape, strict=False) if want is None]
