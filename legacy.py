@@ -46,6 +46,8 @@ def load_network_pkl(f: str | os.PathLike[str] | BinaryIO, force_fp16: bool = Fa
         changed = {name: with_fp16(record) if name in NETWORKS else record for name, record in snapshot.modules.items()}
         snapshot = dataclasses.replace(snapshot, modules=changed)
     network = load_network(snapshot)
+    if network.D is None:
+        raise RedactError("G, D and G_ema were asked for - the D of this file is of no architecture known here - load it with the fork's own code")
     data: dict[str, Any] = {"G": network.G, "D": network.D, "G_ema": network.G_ema}
     data |= {"training_set_kwargs": snapshot.training_set_kwargs, "augment_pipe": None}
     return data if snapshot.redaction is None else data | {"redaction": snapshot.redaction}

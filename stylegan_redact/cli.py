@@ -113,6 +113,14 @@ def core_options() -> list[click.Option]:
         ),
         click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time; less memory if smaller"),
         click.Option(["--device"], type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute"),
+        click.Option(
+            ["--trust-source"],
+            type=CommaList(),
+            default=(),
+            show_default=False,
+            metavar="SHA256,...",
+            help="Run these sources of the file, with all your rights: for networks that are not known here",
+        ),
         click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options and a time estimate, then stop; write nothing"),
     ]
 

@@ -51,6 +51,7 @@ class Request:
     device: str = "auto"
     classes: str | None = None
     """--class: which class of a conditional network, or all."""
+    trust_source: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def prepare(request: Request) -> Plan:
     device = _device(request.device)
     run_dir.check_outdir(request.outdir)
     file = network_files.find_network(request.network)
-    network = load_network(file.snapshot, device)
+    network = load_network(file.snapshot, device, trust_source=request.trust_source)
     G: Any = network.G_ema
     class_index = class_feature(request.feature, G.c_dim, file.name)
     class_requests.check(
@@ -154,6 +155,15 @@ def resolved(plan: Plan) -> dict[str, Any]:
     }
 
 
+def notes(plan: Plan) -> list[str]:
+    """What of the file is not as usual: parts that are carried along unread, or a discriminator that cannot help."""
+    told = [f"{network_files.CARRIES}: {', '.join(plan.file.snapshot.opaque)}"] if plan.file.snapshot.opaque else []
+    told += plan.file.snapshot.remarks
+    if plan.network.D is None:
+        told.append("The discriminator of this file is not known here: it stays as it is, and edit does without its word on how real a picture looks")
+    return told
+
+
 def provenance(plan: Plan) -> dict[str, Any]:
     """What goes into the pickle: all that names the result, and nothing of this machine, so that the same command gives the same bytes."""
     record = {
@@ -170,6 +180,10 @@ def provenance(plan: Plan) -> dict[str, Any]:
     }
     if plan.labels is not None:
         record["class"] = plan.request.classes
+    if plan.request.trust_source:
+        record["trusted_sources"] = [sha256.lower() for sha256 in plan.request.trust_source]
+    if plan.network.D is None:
+        record["discriminator"] = "not known here, so that it did not judge how real the result is"
     if plan.file.snapshot.converted_from is not None:
         record["converted_from"] = plan.file.snapshot.converted_from
     return record | ({"earlier": plan.file.snapshot.redaction} if plan.file.snapshot.redaction is not None else {})
@@ -193,6 +207,8 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     folder = run_dir.make_run_dir(plan.request.outdir, f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}")
     progress.keep_in(folder)
     progress.tell(f"Results go to {folder}")
+    for line in notes(plan):
+        progress.tell(line)
     run_dir.write_json(folder / "options.json", resolved(plan))
     after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
     img_before, img_after = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))

@@ -5,24 +5,27 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
-from stylegan_redact import labels, pickles
-from stylegan_redact.networks import build, export, tensorflow
+from stylegan_redact import foreign, labels, pickle_torch, pickles, trusted
+from stylegan_redact.networks import build, export, rosinality, tensorflow
 from stylegan_redact.types import Network, RedactError
 
 
 def read_snapshot(source: str | os.PathLike[str] | BinaryIO) -> pickles.Snapshot:
     """The snapshot in the file, read without executing anything of it.
 
-    What NVIDIA's TensorFlow code wrote (StyleGAN2, StyleGAN2-ADA) comes out as the snapshot of PyTorch that it is converted to, with `sha256`
-    of the file as it is and `converted_from` saying so. Whatever takes a snapshot takes it.
+    What NVIDIA's TensorFlow code wrote (StyleGAN2, StyleGAN2-ADA) and checkpoints of rosinality's stylegan2-pytorch, the latter by file name, come
+    out as the snapshot of PyTorch that they are converted to, with `sha256` of the file as it is and `converted_from` saying so. Whatever takes a
+    snapshot takes it.
 
     Args:
         source: File name, or an open binary file, read from where it stands to its end.
@@ -30,6 +33,8 @@ def read_snapshot(source: str | os.PathLike[str] | BinaryIO) -> pickles.Snapshot
     Raises:
         RedactError: not a StyleGAN pickle, damaged or hostile, or of TensorFlow and without a counterpart in PyTorch.
     """
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_file() and pickle_torch.is_torch_file(Path(source)):
+        return _of_checkpoint(Path(source))
     found = pickles.read_pickle(source)
     if isinstance(found, pickles.Snapshot):
         return found
@@ -41,25 +46,73 @@ def read_snapshot(source: str | os.PathLike[str] | BinaryIO) -> pickles.Snapshot
     return dataclasses.replace(snapshot, sha256=found.sha256, converted_from=f"{found.made_by} for TensorFlow")
 
 
-def load_network(source: str | os.PathLike[str] | pickles.Snapshot, device: torch.device | str = "cpu") -> Network:
-    """Modules of ours with the tensors of a StyleGAN pickle, read without executing anything of it.
+def _of_checkpoint(path: Path) -> pickles.Snapshot:
+    nets, told = rosinality.from_checkpoint(pickle_torch.read_torch_file(path, rosinality.PARTS))
+    snapshot = pickles.read_snapshot(io.BytesIO(export.network_pickle(**nets)))
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return dataclasses.replace(snapshot, sha256=digest.hexdigest(), converted_from=rosinality.WHAT, remarks=told)
+
+
+def load_network(
+    source: str | os.PathLike[str] | pickles.Snapshot, device: torch.device | str = "cpu", *, trust_source: Sequence[str] = ()
+) -> Network:
+    """Modules of ours with the tensors of a StyleGAN pickle, read without executing anything of it but what `trust_source` names.
 
     Args:
-        source: Path of a pickle, or what `read_snapshot` gave.
-        device: Where the modules go.
+        source:       Path of a pickle, or what `read_snapshot` gave.
+        device:       Where the modules go.
+        trust_source: sha256 of embedded sources that may be run, for networks of an architecture that is not known here.
+
+    Returns:
+        D is None where the file's discriminator is not known here.
 
     Raises:
-        RedactError: not a StyleGAN pickle, or an architecture that is not known.
+        RedactError: not a StyleGAN pickle, an architecture that is not known and not trusted, or trust in what need not or cannot be run.
     """
     snapshot = source if isinstance(source, pickles.Snapshot) else read_snapshot(source)
-    ada = any(build.of_ada_layout(record.class_name, record.init_kwargs) for record in snapshot.modules.values())
+    maker = trusted.Maker(snapshot, trusted.checked(trust_source, snapshot))
     nets = {}
-    for key in ("G", "D", "G_ema"):
-        if key not in snapshot.modules:
+    for key in pickles.NETWORKS:
+        if key not in snapshot.keys:
             raise RedactError(f"a StyleGAN snapshot was asked for - this file holds {', '.join(snapshot.keys)} and no {key} - use the full snapshot")
-        record = snapshot.modules[key]
-        nets[key] = build.build_module(record.class_name, record.init_args, record.init_kwargs, record.tensors, ada=ada).to(device)
+        net = _module(snapshot, key, maker)
+        nets[key] = None if net is None else net.to(device)
+    idle = [sha256 for sha256 in trust_source if sha256.lower() not in maker.ran]
+    if idle:
+        raise RedactError(f"the source {', '.join(idle)} was to be run - no network here needs it to be run, ours computes the same - leave it out")
     return Network(nets["G"], nets["D"], nets["G_ema"], None, snapshot.training_set_kwargs, snapshot.sha256)
+
+
+def _module(snapshot: pickles.Snapshot, key: str, maker: trusted.Maker) -> Any:
+    """Ours if it is known here, else what its trusted source makes; None for a discriminator that is neither."""
+    record = snapshot.modules.get(key)
+    ada = any(build.of_ada_layout(each.class_name, each.init_kwargs) for each in snapshot.modules.values())
+    try:
+        return None if record is None else build.build_module(record.class_name, record.init_args, record.init_kwargs, record.tensors, ada=ada)
+    except RedactError as error:
+        if type(error) is not RedactError:  # More than not known: nothing to run instead, or to do without.
+            raise
+        if record is not None and record.module_src and not maker.untrusted(key):
+            net = maker.make(key)
+            return net if key == "D" else foreign.adapt(net, key)
+        if key == "D":
+            return None
+        raise RedactError(f"{str(error).rpartition(' - ')[0]} - {_advice(snapshot, key)}") from None
+
+
+def _advice(snapshot: pickles.Snapshot, key: str) -> str:
+    """What to do about a generator that is not known here."""
+    layers = any(name.endswith(".affine.weight") for name in snapshot.modules[key].tensors)
+    fold = "`redact.py fold` moves all w along a direction of yours without drawing" if layers else ""
+    if not snapshot.modules[key].module_src:
+        nothing = "and it has no layers named affine, through which a StyleGAN reads w: there is nothing to redact"
+        return f"the file only names its class and has no source of it to run{'; ' + fold if fold else ', ' + nothing}"
+    needed = dict.fromkeys(sha256 for each in ("G", "G_ema") for sha256 in pickles.embedded_sources(snapshot, each))
+    told = f"if you have read the source in the file (redact.py inspect --source=SHA256) and trust it, run it with --trust-source={','.join(needed)}"
+    return told + (f"; or {fold}" if fold else "")
 
 
 def save_network(network: Network, path: str | os.PathLike[str], *, original: pickles.Snapshot, record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -79,6 +132,8 @@ def save_network(network: Network, path: str | os.PathLike[str], *, original: pi
     """
     changed: dict[str, dict[str, torch.Tensor]] = {}
     for key, net in (("G", network.G), ("D", network.D), ("G_ema", network.G_ema)):
+        if net is None:
+            continue
         before = original.modules[key].tensors
         # Ours are float32; each tensor goes back as the type that the file has it in.
         after = {name: tensor.detach().cpu().to(before[name].dtype) for name, tensor in net.state_dict().items()}
@@ -108,8 +163,20 @@ def style_layers(G: Any) -> dict[str, tuple[int, torch.nn.Module]]:
 
     StyleGAN3's `input.affine` steers the pose and is left out.
     """
+    if is_foreign(G):
+        return {name: (row, G.get_submodule(name)) for name, row in getattr(G, foreign.ROWS).items()}
     rows = _rows_of_layers(G.synthesis) if hasattr(G.synthesis, "layer_names") else _rows_of_blocks(G.synthesis)
     return {f"synthesis.{name}.affine": (row, G.synthesis.get_submodule(f"{name}.affine")) for name, row in rows.items()}
+
+
+def is_foreign(G: Any) -> bool:
+    """Whether the generator was made by the source in its file."""
+    return hasattr(G, foreign.ROWS)
+
+
+def rows_read(G: Any) -> set[int]:
+    """The rows of ws that style layers read; all, where a foreign generator has no layers that are known to be such."""
+    return {row for row, _ in style_layers(G).values()} or set(range(G.num_ws))
 
 
 def _rows_of_blocks(synthesis: Any) -> dict[str, int]:
@@ -136,7 +203,7 @@ def trainable(synthesis: torch.nn.Module) -> list[torch.nn.Parameter]:
 
 def with_pose_of(G: Any, ws: torch.Tensor, edited: torch.Tensor) -> torch.Tensor:
     """The edited codes, with the rows of ws [n, num_ws, w_dim] that no style layer reads: in StyleGAN3 the first one, which steers the pose."""
-    rows = {row for row, _ in style_layers(G).values()}
+    rows = rows_read(G)
     read = torch.tensor([row in rows for row in range(G.num_ws)], device=ws.device).view(1, -1, 1)
     return torch.where(read, edited, ws)
 

@@ -16,6 +16,8 @@ from stylegan_redact.network import read_snapshot
 from stylegan_redact.pickles import Snapshot
 from stylegan_redact.types import RedactError
 
+CARRIES = "The new pickle carries objects of classes not known here, never made by us, but by whoever loads it"
+"""What to tell of `Snapshot.opaque`."""
 _BUNDLED_DIR = Path(__file__).parent / "portraits"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from stylegan_redact import pickle_values as values
 from stylegan_redact.pickle_compare import same_bits
 from stylegan_redact.pickle_stream import TRUSTED, Global, Members, Object, Refused, Untrusted
+from stylegan_redact.pickle_trust import is_opaque
 from stylegan_redact.torch_storage import encode_storage
 from stylegan_redact.types import RedactError, UntrustedFile
 
@@ -56,6 +57,12 @@ def is_persistent(node: Any) -> bool:
     return isinstance(node, Object) and node.func == values.PERSISTENT
 
 
+def is_network(node: Any) -> bool:
+    """Whether the node is a module, with embedded source or of a fork's class that the file only names."""
+    parts = _module_state(node) or {}
+    return is_persistent(node) or (isinstance(node, Object) and is_opaque(node.func) and items_of(parts.get("_modules")) is not None)
+
+
 def items_of(node: Any) -> list[tuple[Any, Any]] | None:
     """What a mapping holds, in order; None for all else."""
     if isinstance(node, dict):
@@ -95,6 +102,43 @@ def _walk(module: Any, prefix: str, leaves: dict[str, Leaf], visits: list[int]) 
                 leaves[prefix + name] = Leaf(child, part == "_parameters")
             elif child is not None:
                 raise Refused(f"what it has as {ascii(prefix + name)} is not a tensor - {TRUSTED}")
+
+
+def each_module(module: Any) -> Iterator[tuple[str, Any]]:
+    """The module and all those inside it, with their dotted names; one that sits in several places comes with each of its names."""
+    waiting, met = [("", module)], 0
+    while waiting:
+        name, node = waiting.pop()
+        yield name, node
+        met += 1
+        if met > _MAX_VALUES:
+            raise Refused(f"a network in it has more than {_MAX_VALUES} parts - {TRUSTED}")
+        children = [child for child in items_of((_module_state(node) or {}).get("_modules")) or () if child[1] is not None]
+        waiting += [(f"{name}.{part}" if name else str(part), child) for part, child in reversed(children)]
+
+
+def each_persistent(node: Any) -> Iterator[Object]:
+    """Every object with embedded source that the node consists of, wherever in it, each once."""
+    waiting, seen = [node], set()
+    while waiting:
+        part = waiting.pop()
+        if not isinstance(part, (tuple, list, dict, Object)) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, Object):
+            if is_persistent(part):
+                yield part
+            waiting += [part.args, part.state, part.items]
+        else:
+            waiting += part
+
+
+def attribute(module: Any, name: str) -> Any:
+    """A number or text that the module has under that name; None for all else."""
+    value = (_module_state(module) or {}).get(name)
+    return value if isinstance(value, (int, float, str)) else None
 
 
 def plain(node: Any, reader: values.Reader) -> Any:

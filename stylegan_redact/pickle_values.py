@@ -12,6 +12,7 @@ import torch
 
 from stylegan_redact import torch_storage
 from stylegan_redact.pickle_stream import TRUSTED, Global, Members, Object, Refused, Untrusted, check_key
+from stylegan_redact.pickle_trust import is_opaque, is_torch_layer
 
 PERSISTENT = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
 TENSOR = Global("torch._utils", "_rebuild_tensor_v2")
@@ -53,14 +54,9 @@ def resolve(module: str, name: str) -> Global:
     """The import of that name if a StyleGAN snapshot may have it, under the one spelling that every version knows."""
     module = re.sub(r"^numpy\._core\b", "numpy.core", module)
     found = Global("builtins" if module == "__builtin__" else module, name)
-    if found in _CALLED or found in TORCH_DTYPES or _is_torch_layer(found):
+    if found in _CALLED or found in TORCH_DTYPES or is_torch_layer(found) or is_opaque(found):
         return found
     raise Untrusted(f"it imports {ascii(str(found))[1:-1][:200]}, which no StyleGAN snapshot needs; nothing was run - {TRUSTED}")
-
-
-def _is_torch_layer(found: Global) -> bool:
-    # Classes only, and `_Object` lets them be made without arguments only.
-    return re.fullmatch(r"torch\.nn\.modules\.[a-z_]+", found.module) is not None and re.fullmatch(r"[A-Z][A-Za-z0-9]*", found.name) is not None
 
 
 def _need(condition: object, what: str) -> None:
@@ -97,6 +93,8 @@ class Reader:
         """By id of an NP_ARRAY node."""
         self.has_tensorflow = False
         """Whether a network of TensorFlow code is among the nodes."""
+        self.opaque: dict[str, None] = {}
+        """Names of classes that are carried along unread, in order."""
         self._storages: dict[int, torch.Tensor] = {}
         self._bytes_left = max_bytes
         self._members_left = _MAX_SET
@@ -123,7 +121,7 @@ class Reader:
         if node is None or isinstance(node, (bool, int, float, str, bytes)):
             return node
         if isinstance(node, Global):
-            _trust(node in TORCH_DTYPES or _is_torch_layer(node), f"it has {node} as a value")
+            _trust(node in TORCH_DTYPES or is_torch_layer(node) or self._is_opaque(node), f"it has {node} as a value")
             return node
         if id(node) in self._done:
             result = self._done[id(node)][1]
@@ -154,8 +152,8 @@ class Reader:
             _trust(self._members_left >= 0, f"its sets have more than {_MAX_SET} members that are not text")
             return node
         _need(isinstance(node, Object), f"it has a {type(node).__name__} where no snapshot has one")
-        if _is_torch_layer(node.func):
-            return self._torch_layer(node, depth)
+        if is_torch_layer(node.func) or (node.func not in self._handlers and self._is_opaque(node.func)):
+            return self._layer(node, depth)
         _trust(node.func in self._handlers, f"it calls {node.func}")
         return self._handlers[node.func](node, depth)
 
@@ -179,7 +177,14 @@ class Reader:
         node.args = self.check(node.args, depth)
         return node
 
-    def _torch_layer(self, node: Object, depth: int) -> Object:
+    def _is_opaque(self, found: Global) -> bool:
+        if found in _CALLED or not is_opaque(found):
+            return False
+        self.opaque[str(found)] = None
+        return True
+
+    def _layer(self, node: Object, depth: int) -> Object:
+        """Made empty and then filled, which runs no constructor: the only way in which classes that are not known here may occur."""
         self._bare(node, new=True, state=True)
         _need(node.args == () and isinstance(node.state, dict), f"it makes {node.func} in an unusual way")
         node.state = self.check(node.state, depth)

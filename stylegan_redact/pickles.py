@@ -37,11 +37,11 @@ class ModuleRecord:
     """A network as the snapshot describes it; nothing of its source was run."""
 
     class_name: str
-    """Of the class in `module_src`."""
+    """Of the class in `module_src`; with the name of its module where the file has no source of it."""
     module_src: str
-    """Source text stored with the network, verbatim."""
+    """Source text stored with the network, verbatim; empty where the file only names the class."""
     source_sha256: str
-    """Of `module_src` in UTF-8."""
+    """Of `module_src` in UTF-8; empty likewise."""
     init_args: tuple[Any, ...]
     """What the constructor was called with; dict, list, tuple, numbers, text, tensors, and Opaque for all else."""
     init_kwargs: dict[str, Any]
@@ -61,15 +61,19 @@ class Snapshot:
     keys: tuple[str, ...]
     """Top-level keys, in order."""
     modules: dict[str, ModuleRecord]
-    """By top-level key: G, D, G_ema, augment_pipe ... where these are networks with embedded source."""
+    """By top-level key: G, D, G_ema, augment_pipe ... where these are networks, with embedded source or of a fork's class."""
     training_set_kwargs: dict[str, Any] | None
     """Description of the training set; may name a private path."""
     redaction: dict[str, Any] | None
     """Provenance that an earlier redaction wrote."""
     _tree: dict[str, Any] = field(repr=False, compare=False)
     _reader: Reader = field(repr=False, compare=False)
+    opaque: tuple[str, ...] = ()
+    """Classes not known here of which the file holds objects: never made here, but whoever loads the file makes them."""
     converted_from: str | None = None
     """What `sha256` is the hash of, where that is not a snapshot of PyTorch and the rest was converted from it."""
+    remarks: tuple[str, ...] = ()
+    """What the user should know of that conversion."""
 
 
 def read_snapshot(source: str | os.PathLike[str] | BinaryIO) -> Snapshot:
@@ -151,13 +155,13 @@ def _snapshot(tree: dict[str, Any], reader: Reader, sha256: str) -> Snapshot:
             f"it has {ascii(there)[1:-1][:200]} and lacks {', '.join(missing)}, and StyleGAN tools load only files with G, D and G_ema - "
             "ask its author for the full snapshot"
         )
-    networks = [key for key, node in tree.items() if pickle_tree.is_persistent(node)]
+    networks = [key for key, node in tree.items() if pickle_tree.is_network(node)]
     if len(networks) > _MAX_NETWORKS:
         raise Untrusted(f"it has {len(networks)} networks, no snapshot has - {TRUSTED}")
     walks = {key: pickle_tree.walk(tree[key]) for key in networks}
     for key in ("G", "G_ema"):
         if key not in walks:
-            raise Refused(f"what it has as {key} is no network with embedded source - give a snapshot of StyleGAN2-ADA, StyleGAN3 or their forks")
+            raise Refused(f"what it has as {key} is no network of StyleGAN or a fork - give a snapshot of StyleGAN2-ADA, StyleGAN3 or their forks")
     return Snapshot(
         sha256=sha256,
         keys=tuple(tree),
@@ -166,17 +170,19 @@ def _snapshot(tree: dict[str, Any], reader: Reader, sha256: str) -> Snapshot:
         redaction=_dict_or_none(tree, "redaction", reader),
         _tree=tree,
         _reader=reader,
+        opaque=tuple(reader.opaque),
     )
 
 
 def _record(node: Any, leaves: dict[str, pickle_tree.Leaf], reader: Reader) -> ModuleRecord:
-    meta = node.args[0]
+    named: dict[str, Any] = {"class_name": str(node.func), "module_src": "", "state": None}
+    meta = node.args[0] if pickle_tree.is_persistent(node) else named
     state = meta["state"] if isinstance(meta["state"], dict) else {}
     init_args, init_kwargs = pickle_tree.plain([state.get("_init_args"), state.get("_init_kwargs")], reader)
     return ModuleRecord(
         class_name=meta["class_name"],
         module_src=meta["module_src"],
-        source_sha256=hashlib.sha256(meta["module_src"].encode("utf-8", "surrogatepass")).hexdigest(),
+        source_sha256=source_sha256(meta["module_src"]) if meta["module_src"] else "",
         init_args=tuple(init_args or ()),
         init_kwargs=dict(init_kwargs or {}),
         tensors={name: reader.tensors[id(leaf.node)] for name, leaf in leaves.items()},
@@ -189,6 +195,17 @@ def _dict_or_none(tree: dict[str, Any], key: str, reader: Reader) -> dict[str, A
     if value is not None and not isinstance(value, dict):
         raise Refused(f"what it has as {key} is no dictionary - {TRUSTED}")
     return value
+
+
+def embedded_sources(snapshot: Snapshot, key: str) -> dict[str, str]:
+    """sha256 -> text of every source in the file that running what is under that key would run, the network's own first."""
+    texts = dict.fromkeys(node.args[0]["module_src"] for node in pickle_tree.each_persistent(snapshot._tree[key]))
+    return {source_sha256(text): text for text in texts}
+
+
+def source_sha256(text: str) -> str:
+    """The name by which a source is trusted or known: sha256 of the text in UTF-8."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def write_snapshot(

@@ -13,7 +13,7 @@ import pytest
 import tiny_run
 import torch
 
-from stylegan_redact import cli, read_snapshot
+from stylegan_redact import cli, read_snapshot, verbs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,7 +73,9 @@ def test_the_two_commands_are_there_once() -> None:
 
 
 def test_every_option_that_a_page_names_exists() -> None:
-    known = {option for parameter in cli.command().params if isinstance(parameter, click.Option) for option in parameter.opts} | {"--help"}
+    commands = [cli.command(), *map(verbs.load, verbs.names())]
+    options = [parameter for each in commands for parameter in each.params if isinstance(parameter, click.Option)]
+    known = {option for parameter in options for option in parameter.opts} | {"--help"}
     named = {
         option
         for page in PAGES

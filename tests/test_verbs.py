@@ -34,7 +34,7 @@ def run(*args: str) -> Result:
 
 
 def test_without_a_verb_it_redacts() -> None:
-    assert verbs.names() == ("convert", "doctor", "inspect")
+    assert verbs.names() == ("convert", "doctor", "fold", "inspect")
     assert [cli.choose(args)[1] for args in ([], ["--help"], ["--network=inspect"], ["inspect"], ["doctor", "-x"])] == [
         "",
         "",
@@ -182,7 +182,7 @@ def test_convert_refuses_in_a_sentence(tmp_path: Path) -> None:
     safetensors.torch.save_file({"G.a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"x" * 100)
     cases = {
-        ("tiny.pkl", "x.onnx"): "its ending must be .pkl or .safetensors",
+        ("tiny.pkl", "x.onnx"): "its ending must be .pkl or .safetensors or .pt",
         ("foreign.safetensors", "x.pkl"): "does not say which networks",
         ("broken.safetensors", "x.pkl"): "no whole safetensors file",
         ("absent.safetensors", "x.pkl"): "missing",

@@ -31,9 +31,9 @@ from stylegan_redact.types import Bystanders, Feature, LabelledLatents, Network,
 class Edit:
     """Guided edit of what the synthesis network draws."""
 
-    margin: float = option(8.0, "how far below zero the detector's logit is pushed", low=0.0, high=20.0)
+    margin: float = option(11.0, "how far below zero the detector's logit is pushed", low=0.0, high=20.0)
     kimg: float = option(13.0, "thousands of images to fine-tune the synthesis network on", low=0.0, high=10000.0)
-    guidance: float = option(0.015, "weight of the detector's wish against mean absolute change", low=0.0, high=1000.0)
+    guidance: float = option(0.025, "weight of the detector's wish against mean absolute change", low=0.0, high=1000.0)
     hold: float = option(0.15, "weight of the other logits", low=0.0, high=1000.0)
     still: float = option(0.3, "weight of 1 - MS-SSIM of images that are to stay", low=0.0, high=1000.0)
     realism: float = option(0.025, "weight of the discriminator's verdict on edited images", low=0.0, high=1000.0)

@@ -62,7 +62,7 @@ def regress_mapping(
     frozen = {name: p.detach().clone() for name, p in mapping.named_parameters()}
     steps, lr = schedule.steps, schedule.lr
     generator = torch.Generator().manual_seed(schedule.seed)
-    stored_scale = 1 / min(getattr(mapping.fc0, "bias_gain", 1.0), 1.0)
+    stored_scale = 1 / min(getattr(getattr(mapping, "fc0", None), "bias_gain", 1.0), 1.0)
     mapping.requires_grad_(True)
     optimizer = torch.optim.Adam(mapping.parameters(), lr=lr * stored_scale, betas=(0.9, 0.99))
     spread, errors = None, []
