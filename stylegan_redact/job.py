@@ -155,15 +155,6 @@ def resolved(plan: Plan) -> dict[str, Any]:
     }
 
 
-def notes(plan: Plan) -> list[str]:
-    """What of the file is not as usual: parts that are carried along unread, or a discriminator that cannot help."""
-    told = [f"{network_files.CARRIES}: {', '.join(plan.file.snapshot.opaque)}"] if plan.file.snapshot.opaque else []
-    told += plan.file.snapshot.remarks
-    if plan.network.D is None:
-        told.append("The discriminator of this file is not known here: it stays as it is, and edit does without its word on how real a picture looks")
-    return told
-
-
 def provenance(plan: Plan) -> dict[str, Any]:
     """What goes into the pickle: all that names the result, and nothing of this machine, so that the same command gives the same bytes."""
     record = {
@@ -207,7 +198,7 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     folder = run_dir.make_run_dir(plan.request.outdir, f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}")
     progress.keep_in(folder)
     progress.tell(f"Results go to {folder}")
-    for line in notes(plan):
+    for line in network_files.notes(plan.file.snapshot, plan.network):
         progress.tell(line)
     run_dir.write_json(folder / "options.json", resolved(plan))
     after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)

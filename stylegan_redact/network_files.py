@@ -14,7 +14,7 @@ from typing import Any
 
 from stylegan_redact.network import read_snapshot
 from stylegan_redact.pickles import Snapshot
-from stylegan_redact.types import RedactError
+from stylegan_redact.types import Network, RedactError
 
 CARRIES = "The new pickle carries objects of classes not known here, never made by us, but by whoever loads it"
 """What to tell of `Snapshot.opaque`."""
@@ -107,3 +107,12 @@ def _download(url: str) -> Path:
         return Path(dnnlib.open_url(url, return_filename=True))
     except OSError as error:
         raise RedactError(f"the network {url!r} was asked - it cannot be had ({error}) - check the URL, or download it and give its path") from error
+
+
+def notes(snapshot: Snapshot, network: Network) -> list[str]:
+    """What of the file is not as usual: parts that are carried along unread, or a discriminator that cannot help."""
+    told = [f"{CARRIES}: {', '.join(snapshot.opaque)}"] if snapshot.opaque else []
+    told += snapshot.remarks
+    if network.D is None:
+        told.append("The discriminator of this file is not known here: it stays as it is, and edit does without its word on how real a picture looks")
+    return told

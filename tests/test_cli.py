@@ -60,10 +60,10 @@ def ran(*args):
     return Path(result.output.strip().splitlines()[-1]).parent, result.output
 
 
-def refused(here, *args):
-    """The message of a command that must end with code 2 and leave nothing."""
+def refused(here, *args, exit_code=2):
+    """The message of a command that must end with that code and leave nothing."""
     result = run(*args)
-    assert result.exit_code == 2, result.output
+    assert result.exit_code == exit_code, result.output
     assert list(here.iterdir()) == []
     assert "Error: " in result.output and "Traceback" not in result.output
     return result.output
@@ -171,7 +171,7 @@ def bad_networks():
 def test_files_that_are_no_network_are_refused_in_a_sentence(here, made, tmp_path_factory, kind):
     bad = tmp_path_factory.mktemp("bad") / "bad.pkl"
     bad.write_bytes(bad_networks()[kind](made[0]))
-    assert "bad.pkl" in refused(here, f"--network={bad}", *made[1][1:])
+    assert "bad.pkl" in refused(here, f"--network={bad}", *made[1][1:], exit_code=3 if kind == "foreign" else 2)
 
 
 def test_missing_networks_are_refused(here, made):

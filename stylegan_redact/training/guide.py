@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 
@@ -76,4 +77,6 @@ def whole_groups(D: torch.nn.Module, img: torch.Tensor) -> torch.Tensor:
 def verdict(D: torch.nn.Module, img: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
     """[m, 1]: how real the discriminator finds the first images, as many as fill groups, each as one of its label; float32 throughout."""
     some = whole_groups(D, img)
-    return D(some, None if c is None else c[: len(some)], force_fp32=True)
+    takes = inspect.signature(D.forward).parameters.values()  # One that runs its own source may know of no float16.
+    full = {"force_fp32": True} if any(each.name == "force_fp32" or each.kind is each.VAR_KEYWORD for each in takes) else {}
+    return D(some, None if c is None else c[: len(some)], **full)
