@@ -18,7 +18,7 @@ from stylegan_redact.labels import Labels, class_feature, of_class
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import load_network, save_network, seed_range
 from stylegan_redact.network_files import NetworkFile
-from stylegan_redact.precision import Precision
+from stylegan_redact.precision import Precision, no_shortcuts
 from stylegan_redact.progress import Progress, time_text
 from stylegan_redact.types import Detector, Estimate, Feature, Network, RedactError
 from stylegan_redact.version import VERSION
@@ -87,6 +87,7 @@ def prepare(request: Request) -> Plan:
     """
     method = plugins.build(plugins.load(METHODS, request.method), request.method_options or {})
     device = _device(request.device)
+    no_shortcuts(device)
     run_dir.check_outdir(request.outdir)
     file = network_files.find_network(request.network)
     network = load_network(file.snapshot, device, trust_source=request.trust_source)

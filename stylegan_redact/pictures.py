@@ -48,7 +48,7 @@ def choose(latents: LabelledLatents, img_resolution: int) -> Layout:
     if latents.seeds is None:
         raise RedactError("pictures of the same seeds were asked - these latents have no seeds - label latents that were drawn by seed")
     shows = latents.score > 0
-    found, rest = latents.seeds[shows].tolist(), latents.seeds[~shows].tolist()
+    found, rest = latents.seeds[shows.cpu()].tolist(), latents.seeds[~shows.cpu()].tolist()
     if not found or not rest:
         raise RedactError(f"pictures with and without the feature were asked - there are {len(found)} and {len(rest)} - label more seeds")
     columns = min(columns, len(found), len(rest))

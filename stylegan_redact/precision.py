@@ -29,6 +29,13 @@ class Precision:
     """For the user; None: there was nothing to decide."""
 
 
+def no_shortcuts(device: torch.device) -> None:
+    """On a GPU, for the whole process: float32 is float32, not TF32, and of several algorithms the same is taken every time."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+
+
 def has_half_layers(G: Any) -> bool:
     """True if some layer of the generator runs in float16 where the device has it."""
     return any(getattr(layer, "use_fp16", False) for layer in G.synthesis.modules())

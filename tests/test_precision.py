@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -180,6 +181,18 @@ def test_tensors_stored_in_float16_go_back_as_such(tmp_path: Path) -> None:
     with pytest.raises(RedactError, match=r"torgb.bias was to be written as torch.float16 - it has numbers too large"):
         save_network(network, tmp_path / "large.pkl", original=snapshot, record={"feature": "x"})
     assert not (tmp_path / "large.pkl").exists()
+
+
+def test_a_gpu_takes_no_shortcuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32 keeps ten bits of a product; the settings are torch's, and a CPU's are left alone."""
+    backends = SimpleNamespace(
+        cudnn=SimpleNamespace(allow_tf32=True, benchmark=True, deterministic=False), cuda=SimpleNamespace(matmul=SimpleNamespace(allow_tf32=True))
+    )
+    monkeypatch.setattr(torch, "backends", backends)
+    for device, plain in (("cpu", True), ("cuda", False)):
+        precision.no_shortcuts(torch.device(device))
+        assert backends.cudnn.allow_tf32 == backends.cuda.matmul.allow_tf32 == backends.cudnn.benchmark == plain
+        assert backends.cudnn.deterministic != plain
 
 
 @pytest.mark.gpu
