@@ -42,7 +42,7 @@ Codes = Callable[[int, torch.Generator], Batch]
 
 @dataclass(frozen=True)
 class GuidedLoss:
-    """The terms of the objective, with their weights against the mean absolute change of what is to stay.
+    """The terms of the objective, with their weights against the mean absolute change of those pixels of marked pictures that are to stay.
 
     A picture that shows the feature by the detector's word is *marked*; of a marked one only those pixels may change whose change lowers the
     detector's logit (training/locate.py).
@@ -57,6 +57,8 @@ class GuidedLoss:
     """Distance of the detector's other logits."""
     still: float = 0.3
     """1 - MS-SSIM of unmarked pictures."""
+    elsewhere: float = 1.0
+    """Change of unmarked pictures."""
     real: float = 0.025
     inside: float = 0.1
     """Change of marked pictures where it is wanted."""
@@ -72,10 +74,10 @@ class GuidedLoss:
         """
         marked = self.guide.shows(before, BARELY) & ~batch.held
         left, change = self.guide.compare(img, before, generator)
-        free = img.new_ones([len(img), 1, *img.shape[2:]])
+        free = img.new_full([len(img), 1, *img.shape[2:]], self.elsewhere)
         terms = {"feature": self.guidance * (left * marked).mean(), "others": self.hold * change}
         if bool(marked.any()):
-            free[marked] -= (1 - self.inside) * wanted(self.guide.logit, before[marked], img[marked].detach())
+            free[marked] = 1 - (1 - self.inside) * wanted(self.guide.logit, before[marked], img[marked].detach())
             if self.D is not None:
                 found = verdict(self.D, img[marked], None if batch.c is None else batch.c[marked])
                 terms["realism"] = self.real * marked.float().mean() * softplus(-found).mean()

@@ -69,6 +69,7 @@ def test_a_marked_image_may_change_where_the_feature_lies_and_nowhere_else() -> 
     outside[0, :, :8, :8] = -0.5
     outside[0, :, 24:, 24:] += 1.0
     alone = terms(inside, before)["change"]
+    assert alone == terms(inside, before, elsewhere=3.0)["change"]
     assert alone == pytest.approx(0.1 * (8 * 8) / SIDE**2 / 2, rel=1e-4)
     assert terms(outside, before)["change"] - alone == pytest.approx((8 * 8) / SIDE**2 / 2, rel=1e-4)
 
@@ -78,6 +79,7 @@ def test_an_unmarked_image_is_held_everywhere() -> None:
     img = before.clone()
     img[1, :, :8, :8] -= 0.5
     found = terms(img, before)
+    assert terms(img, before, elsewhere=3.0)["change"] == pytest.approx(3 * found["change"])
     assert found["change"] == pytest.approx(0.5 * (8 * 8) / SIDE**2 / 2, rel=1e-4)
     assert found["structure"] == pytest.approx(0.3 * float(1 - ms_ssim(img[1:], before[1:])) / 2, rel=1e-3)
 
