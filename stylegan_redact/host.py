@@ -11,6 +11,7 @@ import importlib.util
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -86,7 +87,10 @@ def install_shims() -> None:
     Source: stylegan-compat.md 1.7, B1 (pkg_resources), B2 (compiled plug-ins are not found again), B4 (distutils).
     """
     _importable("setuptools")  # Before distutils, which it replaces with its own: it warns if it comes second.
-    if not _importable("pkg_resources"):
+    with warnings.catch_warnings():  # setuptools 81 tells its users to leave it; theirs will not.
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+        there = _importable("pkg_resources")
+    if not there:
         _add_module("pkg_resources", parse_version=parse_version)
     if not _importable("distutils.util"):
         util = _add_module("distutils.util", strtobool=strtobool)

@@ -125,6 +125,16 @@ def test_shims_bring_a_checkout_to_life(tmp_path):
     assert "ImportError: gone" in bare.stderr
 
 
+def test_a_checkout_that_imports_what_is_deprecated_starts_without_a_word(tmp_path):
+    warns = "import warnings\nwarnings.warn('pkg_resources is deprecated as an API', UserWarning)\nfrom stylegan_redact.host import parse_version\n"
+    code = "from stylegan_redact import host; host.install_shims(); from torch_utils import custom_ops; assert custom_ops.NEW"
+    files = {name: text for name, text in FAKE.items() if not name.startswith("distutils")} | {"pkg_resources.py": warns}
+    done = in_fake_checkout(tmp_path, "-c", code, files=files)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    bare = subprocess.run([sys.executable, "-c", "import pkg_resources"], cwd=tmp_path, capture_output=True, text=True)
+    assert "UserWarning: pkg_resources is deprecated" in bare.stderr
+
+
 WHOLE = {
     "torch_utils/ops/__init__.py": "",
     "dnnlib/__init__.py": "",
