@@ -18,6 +18,8 @@ ON_CPU = Path(__file__).parent / "on_cpu"
 DROPPED_IN = ("stylegan_redact", "redact.py")
 """What README says to copy into a checkout."""
 MADE_BY_PYTHON = ("__pycache__",)
+EXACT_FLOAT32 = {"NVIDIA_TF32_OVERRIDE": "0"}
+"""Environment: on a GPU float32 is rounded to ten bits by torch's default, and their pictures would be compared to within that alone."""
 
 # setuptools 82 removed pkg_resources, which NVIDIA's code imports for this function.
 PKG_RESOURCES = "import re\ndef parse_version(v):\n    return tuple(int(x) for x in re.findall(r'\\d+', v)[:3])\n"
@@ -59,7 +61,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def start_in(root: Path, *command: str, log: Path, **environ: str) -> subprocess.Popen[str]:
     """`python COMMAND` in the checkout, in a session of its own, as a user would start it; what it says goes to `log`."""
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environ
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | EXACT_FLOAT32 | environ
     with log.open("w") as file:
         return subprocess.Popen(
             [sys.executable, *command], cwd=root, env=env, stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True

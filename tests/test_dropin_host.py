@@ -56,7 +56,8 @@ def test_the_main_job_runs_in_a_checkout_on_its_code(variable: str, here: Path, 
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "sitecustomize.py").write_text(REPORT)
     said = said_in(root, *JOB, log=tmp_path / "log.txt", LOADED=str(tmp_path / "loaded.json"), PYTHONPATH=str(tmp_path / "report"))
-    assert said.startswith("Redaction options:") and "Warning" not in said
+    first = [line for line in said.splitlines() if not line.startswith("Setting up PyTorch plugin")]  # On a GPU they build theirs.
+    assert first[0] == "Redaction options:" and "Warning" not in said
 
     after = digests(root)
     assert {name: after[name] for name in before} == before, "no file of the checkout changes"

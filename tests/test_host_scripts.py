@@ -41,8 +41,10 @@ EDIT = ("--kimg=0.064", "--batch=8", "--lr=0.01")
 SMALL = dict(channel_base=512, channel_max=8)
 TRAIN3 = ("--batch=32", "--gpus=1", "--gamma=1", "--aug=noaug", "--workers=1", "--cbase=512", "--cmax=8")
 SEEDS = range(3)
-# A level of 255 where rounding falls on either side; fp16, which only stylegan2-ada-pytorch would use on a CPU, is off in these networks.
+# A level of 255 where rounding falls on either side, in few of the values; in more of them where the script draws in float16, as networks made by
+# stylegan3's code do on a GPU.
 LEVELS = 1
+FEW, FEW_IN_HALF = 0.01, 0.1
 # H.264 at the script's own rate, on average over blocks.
 VIDEO_LEVELS = 4
 
@@ -170,7 +172,8 @@ class Job:
         ours, original = (to_uint8(synthesize(net.G_ema, codes)) for net in (self.after, self.before))
         apart, changed = np.abs(drawn.astype(int) - ours), np.abs(drawn.astype(int) - original)
         print(f"{self.name}, {what}: at most {apart.max()} of 255 apart from ours, up to {changed.max()} from the original's")
-        assert apart.max() <= levels and (apart > levels / 2).mean() < 0.01
+        half = torch.cuda.is_available() and not self.kind.nested
+        assert apart.max() <= levels and (apart > levels / 2).mean() < (FEW_IN_HALF if half else FEW)
         assert changed.max() > 10
 
 
