@@ -16,9 +16,12 @@ from stylegan_redact.labels import all_of
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.network import sample_w, synthesize
 from stylegan_redact.progress import time_text
+from stylegan_redact.training.guide import verdict
 
-_PASSES_PER_STEP = 4
-"""A step of fine-tuning costs a forward pass of the network as it was, and one forward and two backward of the one that learns."""
+_PASSES = {"draw": 4.0}
+"""What an image that a method trains on costs, in forward passes, where the method does not say (`passes`): the network as it was, and the one that
+learns, forward and back; back is worth two."""
+_MAPPING_PASSES = 4
 _LATENTS_PER_STEP = 512
 
 
@@ -27,24 +30,32 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
     G: Any = plan.network.G_ema
     batch = plan.batch
     seeds = range(plan.labelled_seeds.start, plan.labelled_seeds.start + batch)
-    w = sample_w(G, seeds, c=(plan.labels or all_of(G.c_dim))(seeds) if G.c_dim else None)
+    labels = (plan.labels or all_of(G.c_dim))(seeds) if G.c_dim else None
+    w = sample_w(G, seeds, c=labels)
     some = all_of(G.c_dim)(range(_LATENTS_PER_STEP)).to(plan.device) if G.c_dim else None
     half = plan.precision.half
+    passes = getattr(plan.method, "passes", _PASSES)
     with torch.no_grad():
         img = synthesize(G, w).float()
-        draw = _timed(lambda: synthesize(G, w), plan.device) / batch
-        look = _timed(lambda: synthesize(G, w, half=True), plan.device) / batch if half else draw
-        detect = _timed(lambda: plan.detector.logits(img), plan.device) / batch
+        c = None if labels is None else labels.to(plan.device)
+        work: dict[str, Callable[[], object]] = {
+            "draw": lambda: synthesize(G, w),
+            "detect": lambda: plan.detector.logits(img),
+            "criticise": lambda: verdict(plan.network.D, img, c),
+            "compare": lambda: ms_ssim(img, img),
+        }
+        cost = {name: _timed(work[name], plan.device) / batch for name in {"draw", "detect", "compare", *passes}}
+        look = _timed(lambda: synthesize(G, w, half=True), plan.device) / batch if half else cost["draw"]
         judge = _timed(lambda: plan.judge.logits(img), plan.device) / batch
-        compare = _timed(lambda: ms_ssim(img, img), plan.device) / batch
         map_latents = _timed(lambda: G.mapping(torch.zeros([_LATENTS_PER_STEP, G.z_dim], device=plan.device), some), plan.device)
     options = {name: float(value) for name, value in asdict(plan.method).items() if isinstance(value, int | float)}
     kimg = sum(value for name, value in options.items() if name.endswith("kimg"))
     steps = sum(value for name, value in options.items() if name.endswith("steps"))
+    image = sum(count * cost[what] for what, count in passes.items())
     seconds = {
-        "labelling": 0 if plan.class_index is not None else len(plan.labelled_seeds) * (look + detect),
-        "redacting": 1000 * kimg * _PASSES_PER_STEP * draw + steps * _PASSES_PER_STEP * map_latents,
-        "measuring": _num_measured(plan) * (2 * look + 2 * judge + compare),
+        "labelling": 0 if plan.class_index is not None else len(plan.labelled_seeds) * (look + cost["detect"]),
+        "redacting": 1000 * kimg * image + steps * _MAPPING_PASSES * map_latents,
+        "measuring": _num_measured(plan) * (2 * look + 2 * judge + cost["compare"]),
     }
     return {stage: duration for stage, duration in seconds.items() if duration > 0}
 

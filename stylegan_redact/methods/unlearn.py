@@ -9,6 +9,7 @@ quantile of the latents without the feature, not the mean of all projections (wh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,6 +36,7 @@ class Unlearn:
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
 
     needs: ClassVar[tuple[str, ...]] = ("latents", "subspace")
+    passes: ClassVar[Mapping[str, float]] = {"draw": 4, "compare": 3}
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
         """A network whose synthesis draws, for a w past the target, what it drew at the target. G's synthesis becomes G_ema's."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import smooth_l1_loss, softplus
@@ -15,8 +16,9 @@ from stylegan_redact.types import Detector
 
 BARELY = -1.0
 """A logit above this counts as showing the feature: what barely shows is edited too."""
-LOGIT_RANGE = 5.0
-"""Beyond this a logit says no more than "surely", and need not be copied."""
+LOGIT_RANGE = 20.0
+"""Beyond this a logit says no more than "surely", and need not be copied. A classifier is surer of what its drawings taught it than of what a
+network draws: with 5, which is sure enough by its own word, people slowly get bushy eyebrows."""
 
 
 @dataclass(frozen=True)
@@ -32,29 +34,32 @@ class Guide:
         """The feature's [n], differentiable."""
         return self.detector.logits(img)[:, self.column]
 
-    def shows(self, img: torch.Tensor, above: float = 0.0) -> torch.Tensor:
-        """[n] bool."""
-        with torch.no_grad():
-            return self.logit(img) > above
-
-    def compare(self, img: torch.Tensor, before: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def compare(self, img: torch.Tensor, before: torch.Tensor, generator: torch.Generator) -> Comparison:
         """What is left of the feature in img, and how far its other logits are from those of `before`, as they are and through random views.
 
         Through the same random view for both: a logit that is held on the bare image alone is held for this detector alone.
-
-        Returns:
-            [n], and a scalar.
         """
-        state = generator.get_state()
+        n, state = len(img), generator.get_state()
         now = self.detector.logits(torch.cat([img, random_view(img, generator)]))  # [2 n, attributes]
-        generator.set_state(state)
-        left = softplus(now[:, self.column] + self.margin).view(2, -1).sum(dim=0)
+        left = softplus(now[:, self.column] + self.margin).view(2, n).sum(dim=0)
         rest = [index for index in range(now.shape[1]) if index != self.column]
-        if not rest:
-            return left, now.new_zeros([])
         with torch.no_grad():
+            if not rest:
+                return Comparison(left, now.new_zeros([]), self.logit(before))
+            generator.set_state(state)
             then = self.detector.logits(torch.cat([before, random_view(before, generator)]))
-        return left, apart(now[:, rest], then[:, rest])
+        return Comparison(left, apart(now[:, rest], then[:, rest]), then[:n, self.column])
+
+
+class Comparison(NamedTuple):
+    """Of images with what they were."""
+
+    left: torch.Tensor
+    """[n]: how far the feature's logit is from below -margin, bare and through a view."""
+    change: torch.Tensor
+    """Scalar: distance of the other logits."""
+    was: torch.Tensor
+    """[n]: the feature's logit as it was."""
 
 
 def apart(now: torch.Tensor, then: torch.Tensor) -> torch.Tensor:

@@ -72,8 +72,8 @@ class GuidedLoss:
             batch:     The codes.
             generator: Of the random views.
         """
-        marked = self.guide.shows(before, BARELY) & ~batch.held
-        left, change = self.guide.compare(img, before, generator)
+        left, change, was = self.guide.compare(img, before, generator)
+        marked = (was > BARELY) & ~batch.held
         free = img.new_full([len(img), 1, *img.shape[2:]], self.elsewhere)
         terms = {"feature": self.guidance * (left * marked).mean(), "others": self.hold * change}
         if bool(marked.any()):
