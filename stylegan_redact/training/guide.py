@@ -16,9 +16,10 @@ from stylegan_redact.types import Detector
 
 BARELY = -1.0
 """A logit above this counts as showing the feature: what barely shows is edited too."""
-LOGIT_RANGE = 20.0
-"""Beyond this a logit says no more than "surely", and need not be copied. A classifier is surer of what its drawings taught it than of what a
-network draws: with 5, which is sure enough by its own word, people slowly get bushy eyebrows."""
+MARKED_RANGE = 5.0
+UNMARKED_RANGE = 20.0
+"""Beyond this a logit says no more than "surely", and need not be copied. What comes to light under a hat may have any hair, but surely is not bald;
+where there was no hat, nothing is to change. (With 5 for all, which is sure enough by a classifier's own word, people slowly get bushy eyebrows.)"""
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,16 @@ class Guide:
         """The feature's [n], differentiable."""
         return self.detector.logits(img)[:, self.column]
 
-    def compare(self, img: torch.Tensor, before: torch.Tensor, generator: torch.Generator) -> Comparison:
+    def compare(self, img: torch.Tensor, before: torch.Tensor, held: torch.Tensor, generator: torch.Generator) -> Comparison:
         """What is left of the feature in img, and how far its other logits are from those of `before`, as they are and through random views.
 
         Through the same random view for both: a logit that is held on the bare image alone is held for this detector alone.
+
+        Args:
+            img:       [n, C, H, W] in [-1, 1].
+            before:    The same shape.
+            held:      [n] bool: not to be marked, whatever they show.
+            generator: Of the views.
         """
         n, state = len(img), generator.get_state()
         now = self.detector.logits(torch.cat([img, random_view(img, generator)]))  # [2 n, attributes]
@@ -45,10 +52,12 @@ class Guide:
         rest = [index for index in range(now.shape[1]) if index != self.column]
         with torch.no_grad():
             if not rest:
-                return Comparison(left, now.new_zeros([]), self.logit(before))
+                return Comparison(left, now.new_zeros([]), (self.logit(before) > BARELY) & ~held)
             generator.set_state(state)
             then = self.detector.logits(torch.cat([before, random_view(before, generator)]))
-        return Comparison(left, apart(now[:, rest], then[:, rest]), then[:n, self.column])
+        marked = (then[:n, self.column] > BARELY) & ~held
+        limit = torch.where(marked, MARKED_RANGE, UNMARKED_RANGE).repeat(2)[:, None]
+        return Comparison(left, apart(now[:, rest], then[:, rest], limit), marked)
 
 
 class Comparison(NamedTuple):
@@ -58,18 +67,18 @@ class Comparison(NamedTuple):
     """[n]: how far the feature's logit is from below -margin, bare and through a view."""
     change: torch.Tensor
     """Scalar: distance of the other logits."""
-    was: torch.Tensor
-    """[n]: the feature's logit as it was."""
+    marked: torch.Tensor
+    """[n] bool: showed the feature, and is to lose it."""
 
 
-def apart(now: torch.Tensor, then: torch.Tensor) -> torch.Tensor:
-    """Scalar: how far logits now [n, a] are from what they were, where what was beyond LOGIT_RANGE has only to be beyond it again.
+def apart(now: torch.Tensor, then: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
+    """Scalar: how far logits now [n, a] are from what they were, where what was beyond `limit` [n, 1] has only to be beyond it again.
 
     Only what they were is cut off. With both cut off, an attribute that is lost for certain would have no gradient to come back by.
     """
-    sure = then.abs() >= LOGIT_RANGE
-    low = torch.where(sure, torch.where(then > 0, LOGIT_RANGE, -math.inf), then)
-    high = torch.where(sure, torch.where(then > 0, math.inf, -LOGIT_RANGE), then)
+    sure = then.abs() >= limit
+    low = torch.where(sure, torch.where(then > 0, limit, -math.inf), then)
+    high = torch.where(sure, torch.where(then > 0, math.inf, -limit), then)
     return smooth_l1_loss(now, now.detach().clamp(low, high))
 
 

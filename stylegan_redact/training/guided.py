@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.network import trainable
-from stylegan_redact.training.guide import BARELY, Guide, verdict
+from stylegan_redact.training.guide import Guide, verdict
 from stylegan_redact.training.locate import wanted
 from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Progress
@@ -42,7 +42,7 @@ Codes = Callable[[int, torch.Generator], Batch]
 
 @dataclass(frozen=True)
 class GuidedLoss:
-    """The terms of the objective, with their weights against the mean absolute change of those pixels of marked pictures that are to stay.
+    """The terms of the objective, with their weights.
 
     A picture that shows the feature by the detector's word is *marked*; of a marked one only those pixels may change whose change lowers the
     detector's logit (training/locate.py).
@@ -58,10 +58,10 @@ class GuidedLoss:
     still: float = 0.3
     """1 - MS-SSIM of unmarked pictures."""
     elsewhere: float = 1.0
-    """Change of unmarked pictures."""
+    """Mean absolute change of unmarked pictures, and of marked ones where it is not wanted."""
     real: float = 0.025
-    inside: float = 0.1
-    """Change of marked pictures where it is wanted."""
+    inside: float = 0.03
+    """Mean absolute change of marked pictures where it is wanted."""
 
     def terms(self, img: torch.Tensor, before: torch.Tensor, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Weighted terms, scalars: means over the batch, pictures that a term does not concern counting 0.
@@ -72,12 +72,11 @@ class GuidedLoss:
             batch:     The codes.
             generator: Of the random views.
         """
-        left, change, was = self.guide.compare(img, before, generator)
-        marked = (was > BARELY) & ~batch.held
+        left, change, marked = self.guide.compare(img, before, batch.held, generator)
         free = img.new_full([len(img), 1, *img.shape[2:]], self.elsewhere)
         terms = {"feature": self.guidance * (left * marked).mean(), "others": self.hold * change}
         if bool(marked.any()):
-            free[marked] = 1 - (1 - self.inside) * wanted(self.guide.logit, before[marked], img[marked].detach())
+            free[marked] = self.elsewhere - (self.elsewhere - self.inside) * wanted(self.guide.logit, before[marked], img[marked].detach())
             if self.D is not None:
                 found = verdict(self.D, img[marked], None if batch.c is None else batch.c[marked])
                 terms["realism"] = self.real * marked.float().mean() * softplus(-found).mean()

@@ -7,15 +7,15 @@ import tiny
 import torch
 
 from stylegan_redact.methods.edit import Edit
-from stylegan_redact.training.guide import LOGIT_RANGE, apart, whole_groups
+from stylegan_redact.training.guide import MARKED_RANGE, UNMARKED_RANGE, Guide, apart, whole_groups
 from stylegan_redact.training.pool import FEWEST, Pool, rare_weights
 from stylegan_redact.types import LabelledLatents
 
 
-def slope(now: float, then: float) -> float:
+def slope(now: float, then: float, limit: float = 5.0) -> float:
     """Derivative of the distance by the logit."""
     logit = torch.tensor([[float(now)]], requires_grad=True)
-    apart(logit, torch.tensor([[float(then)]])).backward()
+    apart(logit, torch.tensor([[float(then)]]), torch.tensor([[limit]])).backward()
     assert logit.grad is not None
     return float(logit.grad)
 
@@ -26,13 +26,40 @@ def test_an_attribute_that_is_lost_for_certain_is_drawn_back() -> None:
 
 
 def test_sure_may_stay_as_sure_as_it_likes() -> None:
-    assert slope(LOGIT_RANGE + 1, 20) == slope(50, 20) == slope(-LOGIT_RANGE - 1, -20) == 0
-    assert slope(LOGIT_RANGE - 1, 20) < 0 < slope(1 - LOGIT_RANGE, -20)
+    for limit in (5.0, 20.0):
+        assert slope(limit + 1, 30, limit) == slope(50, 30, limit) == slope(-limit - 1, -30, limit) == 0
+        assert slope(limit - 1, 30, limit) < 0 < slope(1 - limit, -30, limit)
 
 
 def test_within_the_range_a_logit_is_held_from_both_sides() -> None:
     assert slope(1, 2) < 0 < slope(3, 2)
     assert slope(2, 2) == 0
+
+
+class Regions:
+    """Two logits, "glow" and "hat": how bright the left half is, and the right one."""
+
+    differentiable = True
+    attributes = ("glow", "hat")
+
+    def logits(self, img: torch.Tensor) -> torch.Tensor:
+        return torch.stack([img[..., :8].mean([1, 2, 3]), img[..., 8:].mean([1, 2, 3])], dim=1)
+
+
+def test_other_logits_are_held_further_where_nothing_is_to_change() -> None:
+    """Beyond MARKED_RANGE a marked picture's others may move, an unmarked one's may not; what is to be held is unmarked whatever it shows."""
+    between = (MARKED_RANGE + UNMARKED_RANGE) / 2
+    before = torch.zeros(3, 1, 16, 16)
+    before[:, :, :, 8:] = between
+    before[0, :, :, :8], before[1, :, :, :8], before[2, :, :, :8] = 4.0, -4.0, 4.0
+    held = torch.tensor([False, False, True])
+    for index, moves in ((0, False), (1, True), (2, True)):
+        img = before.clone()
+        img[index, :, :, 8:] += 3.0
+        found = Guide(Regions(), 0, 0.0).compare(img, before, held, torch.Generator().manual_seed(0))
+        assert found.marked.tolist() == [True, False, False]
+        alone = Guide(Regions(), 0, 0.0).compare(before, before, held, torch.Generator().manual_seed(0))
+        assert (float(found.change) > float(alone.change) + 0.1) == moves
 
 
 def labelled(counts: list[int], n: int = 1000) -> LabelledLatents:

@@ -69,9 +69,11 @@ def test_a_marked_image_may_change_where_the_feature_lies_and_nowhere_else() -> 
     outside[0, :, :8, :8] = -0.5
     outside[0, :, 24:, 24:] += 1.0
     alone = terms(inside, before)["change"]
-    assert alone == terms(inside, before, elsewhere=3.0)["change"]
+    assert alone == pytest.approx(terms(inside, before, elsewhere=3.0)["change"], rel=1e-4)
     assert alone == pytest.approx(0.1 * (8 * 8) / SIDE**2 / 2, rel=1e-4)
-    assert terms(outside, before)["change"] - alone == pytest.approx((8 * 8) / SIDE**2 / 2, rel=1e-4)
+    for elsewhere in (1.0, 3.0):
+        change = terms(outside, before, elsewhere=elsewhere)["change"]
+        assert change - alone == pytest.approx(elsewhere * (8 * 8) / SIDE**2 / 2, rel=1e-4)
 
 
 def test_an_unmarked_image_is_held_everywhere() -> None:
