@@ -41,7 +41,7 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
         work: dict[str, Callable[[], object]] = {
             "draw": lambda: synthesize(G, w),
             "detect": lambda: plan.detector.logits(img),
-            "criticise": lambda: verdict(plan.network.D, img, c),
+            "criticise": lambda: None if plan.network.D is None else verdict(plan.network.D, img, c),
             "compare": lambda: ms_ssim(img, img),
         }
         cost = {name: _timed(work[name], plan.device) / batch for name in {"draw", "detect", "compare", *passes}}

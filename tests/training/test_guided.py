@@ -29,8 +29,11 @@ class Corner:
         return 20 * img[:, :, :8, :8].mean([1, 2, 3])[:, None]
 
 
+INSIDE = 0.1
+
+
 def loss(**weights: Any) -> GuidedLoss:
-    return GuidedLoss(Guide(Corner(), 0, 4.0), **weights)
+    return GuidedLoss(Guide(Corner(), 0, 4.0), **{"inside": INSIDE, **weights})
 
 
 def pictures(level: float) -> torch.Tensor:
@@ -70,7 +73,7 @@ def test_a_marked_image_may_change_where_the_feature_lies_and_nowhere_else() -> 
     outside[0, :, 24:, 24:] += 1.0
     alone = terms(inside, before)["change"]
     assert alone == pytest.approx(terms(inside, before, elsewhere=3.0)["change"], rel=1e-4)
-    assert alone == pytest.approx(0.1 * (8 * 8) / SIDE**2 / 2, rel=1e-4)
+    assert alone == pytest.approx(INSIDE * (8 * 8) / SIDE**2 / 2, rel=1e-4)
     for elsewhere in (1.0, 3.0):
         change = terms(outside, before, elsewhere=elsewhere)["change"]
         assert change - alone == pytest.approx(elsewhere * (8 * 8) / SIDE**2 / 2, rel=1e-4)
