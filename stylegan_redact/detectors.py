@@ -14,7 +14,7 @@ from stylegan_redact.portraits import classifiers
 from stylegan_redact.types import Detector, RedactError
 
 PORTRAITS = Path(__file__).parent / "portraits"
-BUNDLED_ROLES = ("detector", "judge")
+BUNDLED_ROLES = ("detector", "judge", "second_judge")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Classifier:
 
 
 def load_bundled(role: str, device: torch.device | str = "cpu") -> Classifier:
-    """One of the two classifiers of the bundled portrait network: the "detector" that steers, or the "judge" that measures."""
+    """A classifier of the bundled portrait network: the "detector" that steers, the "judge" that measures, or the "second_judge"."""
     if role not in BUNDLED_ROLES:
         raise RedactError(f"a bundled classifier in the role {role!r} was asked - there are {', '.join(BUNDLED_ROLES)} - choose one")
     net, attributes = classifiers.load_classifier(PORTRAITS / f"{role}.safetensors")

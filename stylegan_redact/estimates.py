@@ -84,7 +84,7 @@ def paired_rate_change(before: Flags, after: Flags, confidence: float = 0.95) ->
 
     Source: Tango 1998, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design" (score interval).
     """
-    both, before_hits, after_hits, n = _pair_counts(before, after)
+    both, before_hits, after_hits, n = pair_counts(before, after)
     gained, lost = after_hits - both, before_hits - both
     z = float(stats.norm.isf(_tail(confidence)))
     value = (gained - lost) / n
@@ -113,7 +113,7 @@ def relative_change(before: Flags, after: Flags, confidence: float = 0.95) -> Es
 
     Source: Bonett and Price 2006, "Confidence intervals for a ratio of binomial proportions based on paired data" (hybrid of Wilson intervals).
     """
-    both, before_hits, after_hits, n = _pair_counts(before, after)
+    both, before_hits, after_hits, n = pair_counts(before, after)
     low, high = _paired_ratio_bounds(before_hits, after_hits, both, float(stats.norm.isf(_tail(confidence))))
     return Estimate(_quotient(after_hits, before_hits) - 1, low - 1, high - 1, n, "", confidence)
 
@@ -157,6 +157,22 @@ def removed_fraction(
     return Estimate(1 - rate_ratio, 1 - high, 1 - low, count_after, "", confidence)
 
 
+def pair_counts(before: Flags, after: Flags) -> tuple[int, int, int, int]:
+    """Hits in both, hits before, hits after, and the number of pairs. Raises RedactError: not bool, or not as many before as after."""
+    flags = [np.asarray(side.detach().cpu() if isinstance(side, torch.Tensor) else side) for side in (before, after)]
+    if any(side.dtype != np.bool_ for side in flags) or flags[0].ndim != 1 or flags[0].shape != flags[1].shape or flags[0].size == 0:
+        told = ", ".join(f"{side.dtype} {side.shape}" for side in flags)
+        raise RedactError(f"A change over pairs was asked - before, after are {told} - give two bool arrays [n] in one order (score > 0)")
+    return int((flags[0] & flags[1]).sum()), int(flags[0].sum()), int(flags[1].sum()), flags[0].size
+
+
+def likeliest_lost(delta: float, gained: float, lost: float, n: float) -> float:
+    """P(lost) by maximum likelihood if P(gained) - P(lost) is delta, a share in (-1, 1). Source: Tango 1998, section 3."""
+    a, b, c = 2 * n, -gained - lost + (2 * n - gained + lost) * delta, -lost * delta * (1 - delta)
+    root = math.sqrt(max(b * b - 4 * a * c, 0.0))
+    return (root - b) / (2 * a) if b <= 0 else -2 * c / (b + root)  # second form: no cancellation
+
+
 def _tail(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise RedactError(f"confidence={confidence} was asked - a confidence lies in (0, 1) - 0.95 is the usual one")
@@ -166,15 +182,6 @@ def _tail(confidence: float) -> float:
 def _check_count(name: str, hits: int, n: int) -> None:
     if n < 1 or not 0 <= hits <= n:
         raise RedactError(f"An interval for {name}={hits} of n={n} was asked - hits lie in [0, n] and n is 1 or more - count again")
-
-
-def _pair_counts(before: Flags, after: Flags) -> tuple[int, int, int, int]:
-    """Hits in both, before, after, and the number of pairs."""
-    flags = [np.asarray(side.detach().cpu() if isinstance(side, torch.Tensor) else side) for side in (before, after)]
-    if any(side.dtype != np.bool_ for side in flags) or flags[0].ndim != 1 or flags[0].shape != flags[1].shape or flags[0].size == 0:
-        told = ", ".join(f"{side.dtype} {side.shape}" for side in flags)
-        raise RedactError(f"A change over pairs was asked - before, after are {told} - give two bool arrays [n] in one order (score > 0)")
-    return int((flags[0] & flags[1]).sum()), int(flags[0].sum()), int(flags[1].sum()), flags[0].size
 
 
 def _quotient(numerator: int, denominator: int) -> float:
@@ -199,11 +206,7 @@ def _where_equal(function: Callable[[float], float], level: float, left: float, 
 def _tango_statistic(delta: float, gained: int, lost: int, n: int) -> float:
     """Tango 1998, section 3: the score of P(gained) - P(lost) = delta, standard normal if that is so; falls in delta."""
     excess = gained - lost - n * delta
-    # Nuisance probability of `lost`, by maximum likelihood given delta: the larger root of a q^2 + b q + c.
-    a, b, c = 2 * n, -gained - lost + (2 * n - gained + lost) * delta, -lost * delta * (1 - delta)
-    root = math.sqrt(max(b * b - 4 * a * c, 0.0))
-    q = (root - b) / (2 * a) if b <= 0 else -2 * c / (b + root)  # second form: no cancellation
-    variance = n * (2 * q + delta * (1 - delta))
+    variance = n * (2 * likeliest_lost(delta, gained, lost, n) + delta * (1 - delta))
     return excess / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, excess) if excess else 0.0
 
 

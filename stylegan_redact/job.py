@@ -16,7 +16,7 @@ from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.whole_class import WholeClass
 from stylegan_redact.labels import Labels, class_feature, of_class
 from stylegan_redact.measuring import Measurement
-from stylegan_redact.network import load_network, save_network, seed_range
+from stylegan_redact.network import load_network, save_network, seed_range, span
 from stylegan_redact.network_files import NetworkFile
 from stylegan_redact.precision import Precision, no_shortcuts
 from stylegan_redact.progress import Progress, time_text
@@ -86,7 +86,7 @@ def prepare(request: Request) -> Plan:
         RedactError: something is missing, damaged, unknown, out of its range, or would measure itself.
     """
     method = plugins.build(plugins.load(METHODS, request.method), request.method_options or {})
-    device = _device(request.device)
+    device = device_of(request.device)
     no_shortcuts(device)
     run_dir.check_outdir(request.outdir)
     file = network_files.find_network(request.network)
@@ -108,7 +108,7 @@ def prepare(request: Request) -> Plan:
     keep = tuple(attribute_name(name, both, "attribute to keep", "the detector and the judge") for name in request.keep)
     if feature in keep:
         raise RedactError(f"{feature!r} was to be redacted and kept - it can be one of the two - take it out of --keep")
-    batch = request.batch_gpu or max(1, min(64, _PIXELS_AT_A_TIME[device.type] // G.img_resolution**2))
+    batch = request.batch_gpu or default_batch(device, G.img_resolution)
     if "batch_gpu" in {each.name for each in plugins.options(type(method))}:
         method = replace(method, batch_gpu=batch)
     first = request.seed * SEEDS_PER_RUN
@@ -151,7 +151,7 @@ def resolved(plan: Plan) -> dict[str, Any]:
         "network_sha256": plan.file.snapshot.sha256,
         "converted_from": plan.file.snapshot.converted_from,
         "classifiers": plan.classifiers,
-        "seeds": {"labelled": _span(plan.labelled_seeds), "measured": _span(plan.measured_seeds)},
+        "seeds": {"labelled": span(plan.labelled_seeds), "measured": span(plan.measured_seeds)},
         "versions": {"stylegan-redact": VERSION, "torch": torch.__version__},
     }
 
@@ -262,7 +262,13 @@ def _conclude(
     run_dir.write_json(folder / "redaction.json", record)
 
 
-def _device(name: str) -> torch.device:
+def default_batch(device: torch.device, img_resolution: int) -> int:
+    """Images at a time that fit comfortably."""
+    return max(1, min(64, _PIXELS_AT_A_TIME[device.type] // img_resolution**2))
+
+
+def device_of(name: str) -> torch.device:
+    """What --device means: auto is a GPU where there is one."""
     if name == "cuda" and not torch.cuda.is_available():
         raise RedactError("--device=cuda was asked - torch sees no CUDA device - use --device=cpu, or a torch built for your GPU")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
@@ -291,7 +297,3 @@ def _classifiers(request: Request, file: NetworkFile, network: Network, device: 
     shape = (G.img_channels, G.img_resolution, G.img_resolution)
     loaded = [detectors.load_torchscript(path, request.feature, shape, device) for path in paths.values()]
     return loaded[0], loaded[1], {role: {"torchscript_sha256": digest} for role, digest in sha256.items()}
-
-
-def _span(seeds: range) -> dict[str, int]:
-    return {"first": seeds.start, "last": seeds.stop - 1, "count": len(seeds)}

@@ -169,6 +169,12 @@ def style_layers(G: Any) -> dict[str, tuple[int, torch.nn.Module]]:
     return {f"synthesis.{name}.affine": (row, G.synthesis.get_submodule(f"{name}.affine")) for name, row in rows.items()}
 
 
+def draws_noise(G: Any) -> bool:
+    """Whether random noise would change its images: some layer has noise of a strength that is not 0. Of foreign networks nobody knows: True."""
+    strengths = [tensor for name, tensor in G.state_dict().items() if name.endswith("noise_strength")]
+    return is_foreign(G) or any(bool(tensor.any()) for tensor in strengths)
+
+
 def is_foreign(G: Any) -> bool:
     """Whether the generator was made by the source in its file."""
     return hasattr(G, foreign.ROWS)
@@ -264,6 +270,11 @@ def seed_range(start: int, num: int) -> range:
     if start < 0 or start + num > 2**32:
         raise RedactError(f"seeds {start} to {start + num - 1} were asked for - seeds go from 0 to {2**32 - 1} - choose a smaller --seed")
     return range(start, start + num)
+
+
+def span(seeds: range) -> dict[str, int]:
+    """First, last and count, for records."""
+    return {"first": seeds.start, "last": seeds.stop - 1, "count": len(seeds)}
 
 
 def check_finite(network: Network, where: Iterable[str] = ("G", "G_ema")) -> None:

@@ -77,8 +77,21 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes a JSON file that any reader takes: numbers that are not finite become null."""
+    write_text(path, json.dumps(strict(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file."""
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(strict(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote, or None if the file is not whole JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def append_text(path: Path, text: str) -> None:

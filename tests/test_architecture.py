@@ -31,14 +31,16 @@ COMMAND_SIDE = {
     "verbs",
     "measuring",
     "class_requests",
+    "proof",
 }
-PLUGIN_FOLDERS = {"features", "methods", "evaluation"}
+PLUGIN_FOLDERS = {"features", "methods", "evaluation", "attacks"}
 EVERYTHING = {"*"}
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "labels": {"types"},
     "plugins": {"types"},
     "estimates": {"types"},
+    "paired_tests": {"types", "estimates"},
     "pickles": {"types"},
     "networks": {"types", "torch_utils"},
     "trusted": {"types", "pickles", "torch_utils", "dnnlib"},
@@ -49,11 +51,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "losses": {"types", "torch_utils"},
     "portraits": {"types", "estimates", "networks", "network"},
     "detectors": {"types", "portraits"},
+    "extractors": {"types", "networks", "dnnlib"},
     "latents": {"types", "network"},
     "training": {"types", "network", "losses", "wspace", "torch_utils"},
     "features": {"types", "labels", "plugins", "network", "latents", "wspace", "detectors"},
     "methods": {"types", "labels", "plugins", "network", "foreign", "wspace", "losses", "training"},
-    "evaluation": {"types", "labels", "plugins", "network", "wspace", "estimates", "losses"},
+    "evaluation": {"types", "labels", "plugins", "network", "wspace", "estimates", "paired_tests", "extractors", "losses"},
+    "attacks": {"types", "labels", "plugins", "network", "estimates", "losses"},
     "command": EVERYTHING,
     "api": {"types", "labels", "plugins", "methods", "evaluation"},
     "package": set(),

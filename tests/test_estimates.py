@@ -80,6 +80,15 @@ def test_mean_interval_covers() -> None:
     assert abs(share - 0.95) < 3 * math.sqrt(0.95 * 0.05 / 2000)  # exact for normal samples: only simulation noise
 
 
+def test_mean_interval_covers_the_mean_of_skewed_samples_if_they_are_many() -> None:
+    """What an image changes by is skewed: most hardly, a few by much."""
+    draws = np.random.default_rng(0).exponential(3.0, (2000, 1000))
+    share = np.mean([covers(estimates.mean_interval(row), 3.0) for row in draws])
+    assert abs(share - 0.95) < 0.005 + 3 * math.sqrt(0.95 * 0.05 / 2000)
+    few = np.mean([covers(estimates.mean_interval(row[:5]), 3.0) for row in draws])
+    assert few < 0.92  # of five samples it does not
+
+
 def test_paired_rate_change_textbook() -> None:
     both, gained, lost, neither = TEXTBOOK  # first = after
     estimate = estimates.paired_rate_change(*flags(both, lost, gained, neither))
@@ -189,6 +198,25 @@ def test_intervals_of_changes_cover() -> None:
     noise = math.sqrt(0.95 * 0.05 / draws)
     assert np.min(shares) >= 0.94 - 3 * noise
     assert (np.mean(shares, axis=0) >= 0.95 - 3 * noise / math.sqrt(len(SITUATIONS))).all()
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "n"),
+    [
+        ((0.0002, 0.2, 0.0003, 0.7995), 10_000),  # a feature of one image in five that is all but gone
+        ((0.0005, 0.02, 0.0002, 0.9793), 10_000),  # a rare one
+        ((0.15, 0.05, 0.01, 0.79), 1000),  # one that was not removed
+    ],
+)
+def test_removed_fraction_covers_over_pairs_and_independent_samples_are_cautious(probabilities: tuple[float, ...], n: int) -> None:
+    both, lost, gained, _ = probabilities
+    truth, draws, hits = 1 - (both + gained) / (both + lost), 4000, np.zeros(2)
+    tables, times = np.unique(np.random.default_rng(5).multinomial(n, probabilities, draws), axis=0, return_counts=True)
+    for (b, lo, g, _), count in zip(tables.tolist(), times, strict=True):
+        hits += [count * covers(estimates.removed_fraction(b + lo, b + g, n, both_hits=hit), truth) for hit in (b, None)]
+    paired, independent = hits / draws
+    noise = 3 * math.sqrt(0.95 * 0.05 / draws)
+    assert 0.94 - noise <= paired <= 0.97 + noise and independent >= paired - noise
 
 
 def test_intervals_of_changes_do_not_cover_everything() -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small StyleGAN2 in a pickle, and TorchScript classifiers that call a bright corner a feature: all that the command needs."""
 
+import hashlib
 import warnings
 from pathlib import Path
 
@@ -83,3 +84,7 @@ def load_torchscript(path: Path) -> torch.nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.jit.load(str(path))
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -3,7 +3,8 @@
 
 from stylegan_redact.evaluation._ask import ask
 from stylegan_redact.evaluation._classes import MOST_OF_OTHERS, NoClassifier, leak, other_classes, whole_class
-from stylegan_redact.evaluation._paired import ACCESSES, PairedImages, measure_pairs, rate
+from stylegan_redact.evaluation._keep import KeepVerdict, keep_as_json, keep_verdicts, render_keep
+from stylegan_redact.evaluation._paired import ACCESSES, PairedImages, joined, measure_pairs, rate
 from stylegan_redact.evaluation._table import as_json, format_estimate, render, render_targets
 from stylegan_redact.evaluation._targets import TARGETS, Target, Verdict, check
 
@@ -11,6 +12,7 @@ __all__ = [
     "ACCESSES",
     "MOST_OF_OTHERS",
     "TARGETS",
+    "KeepVerdict",
     "NoClassifier",
     "PairedImages",
     "Target",
@@ -19,11 +21,15 @@ __all__ = [
     "ask",
     "check",
     "format_estimate",
+    "joined",
+    "keep_as_json",
+    "keep_verdicts",
     "leak",
     "measure_pairs",
     "other_classes",
     "rate",
     "render",
+    "render_keep",
     "render_targets",
     "whole_class",
 ]

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 
 from stylegan_redact import estimates
+from stylegan_redact.extractors import FeatureExtractor
 from stylegan_redact.labels import Labels, needed
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.network import c_dim_of, sample_w, synthesize
@@ -21,8 +24,13 @@ from stylegan_redact.types import Detector, Estimate, Network, Progress, RedactE
 ACCESSES = ("z", "w", "w_plus")
 """Where a user enters a network: a seed, a latent kept from the network before, or one mixed from two such latents."""
 
+NOISE_MODES = ("const", "none", "random")
+
 SIMILARITY_BATCH = 16
 """Images at a time in MS-SSIM: its many maps of 64 images leave the processor's cache, which takes 1.7 times as long."""
+
+_COLUMNS = ("logits_before", "logits_after", "l1", "dissimilarity", "seeds")
+_FEATURES = ("features_before", "features_after")
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,14 @@ class PairedImages:
     """[n] int64, NVIDIA's seeds, each one once."""
     access: str = "z"
     """One of ACCESSES."""
+    features_before: torch.Tensor | None = None
+    """[m, d] of the first m images before, m <= n, by the extractor; None: there was none."""
+    features_after: torch.Tensor | None = None
+    """[m, d] of the same images after."""
+    extractor: str = ""
+    """Its name."""
+    judge_misses: tuple[int, int] | None = None
+    """What is known of the judge from elsewhere: images that truly show the feature and were overlooked, and of how many."""
 
     def shows_before(self, attribute: str) -> torch.Tensor:
         """[n] bool: does the image before show it?"""
@@ -80,6 +96,7 @@ def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same i
     half: bool = False,
     noise_mode: str = "const",
     truncation_psi: float = 1.0,
+    extractor: FeatureExtractor | None = None,
     progress: Progress | None = None,
 ) -> PairedImages:
     """What a judge says of the same seeds drawn by G_ema before and after, and how far each image changed.
@@ -95,12 +112,13 @@ def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same i
                         and the second from there on.
         labels:         Which c goes with each seed, if the network is conditional: the same before and after, and for both w of w_plus.
         half:           Draw in float16 where the networks do, which `precision.self_test` has found to be safe for both.
-        noise_mode:     const or none; random noise differs between before and after.
+        noise_mode:     const, none or random. Random noise is a function of the seeds of a batch, the same before and after.
         truncation_psi: Of the mapping network.
+        extractor:      Whose features are kept; each is [n, d].
         progress:       Called after every batch.
 
     Raises:
-        RedactError: seeds missing or repeated, an unknown access, random noise, labels missing or too many,
+        RedactError: seeds missing or repeated, an unknown access or noise mode, labels missing or too many,
             or a judge that answers with anything but finite [n, a].
     """
     _check(seeds, batch, access, noise_mode)
@@ -111,14 +129,22 @@ def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same i
             c = None if labels is None else labels(some)
             w_before = _codes(before.G_ema, some, access, truncation_psi, c)
             w_after = _codes(after.G_ema, some, access, truncation_psi, c) if access == "z" else w_before
-            # Clamped: what a viewer sees of the image, and what a judge was trained on.
-            img_before = synthesize(before.G_ema, w_before, noise_mode=noise_mode, half=half).float().clamp(-1, 1)
-            img_after = synthesize(after.G_ema, w_after, noise_mode=noise_mode, half=half).float().clamp(-1, 1)
-            parts.append(_compare(img_before, img_after, judge))
+            img_before, img_after = (_draw(net.G_ema, w, noise_mode, half, some[0]) for net, w in ((before, w_before), (after, w_after)))
+            features = [] if extractor is None else [extractor.features(img).float().cpu() for img in (img_before, img_after)]
+            parts.append((*_compare(img_before, img_after, judge), *features))
         if progress is not None:
             progress("measure", (start + len(some)) / len(seeds), {})
-    logits_before, logits_after, l1, dissimilarity = (torch.cat(column) for column in zip(*parts, strict=True))
-    return PairedImages(tuple(judge.attributes), logits_before, logits_after, l1, dissimilarity, torch.tensor(list(seeds)), access)
+    logits_before, logits_after, l1, dissimilarity, *found = (torch.cat(column) for column in zip(*parts, strict=True))
+    pairs = PairedImages(tuple(judge.attributes), logits_before, logits_after, l1, dissimilarity, torch.tensor(list(seeds)), access)
+    return pairs if extractor is None else dataclasses.replace(pairs, features_before=found[0], features_after=found[1], extractor=extractor.name)
+
+
+def joined(portions: Sequence[PairedImages]) -> PairedImages:
+    """Portions of one measurement, in this order, as one; features as far as portions have them from the first on."""
+    with_features = list(itertools.takewhile(lambda portion: portion.features_before is not None, portions))
+    columns: dict[str, Any] = {name: torch.cat([getattr(portion, name) for portion in portions]) for name in _COLUMNS}
+    features: dict[str, Any] = {name: torch.cat([getattr(portion, name) for portion in with_features]) for name in _FEATURES if with_features}
+    return dataclasses.replace(portions[0], **columns, **features)
 
 
 def rate(shows: torch.Tensor) -> Estimate:
@@ -136,8 +162,8 @@ def _check(seeds: Sequence[int], batch: int, access: str, noise_mode: str) -> No
         raise RedactError(f"batch={batch} was asked - images are drawn at least 1 at a time - give a larger batch")
     if access not in ACCESSES:
         raise RedactError(f"access={access!r} was asked - there is: {', '.join(ACCESSES)} - take one of them")
-    if noise_mode not in ("const", "none"):
-        raise RedactError(f"noise_mode={noise_mode!r} was asked - before and after would differ by their noise - take const or none")
+    if noise_mode not in NOISE_MODES:
+        raise RedactError(f"noise_mode={noise_mode!r} was asked - there is: {', '.join(NOISE_MODES)} - take one of them")
 
 
 def _codes(G: Any, seeds: Sequence[int], access: str, truncation_psi: float, c: torch.Tensor | None) -> torch.Tensor:
@@ -153,6 +179,15 @@ def _codes(G: Any, seeds: Sequence[int], access: str, truncation_psi: float, c: 
     w = G.mapping(z.flatten(0, 1).to(device), both, truncation_psi=truncation_psi)[:, 0].unflatten(0, (-1, 2))  # [n, 2, w_dim]
     of_second = (torch.arange(G.num_ws) >= crossover[:, None]).to(device)  # [n, num_ws]
     return torch.where(of_second[:, :, None], w[:, 1:], w[:, :1])  # [n, num_ws, w_dim]
+
+
+def _draw(G: Any, w: torch.Tensor, noise_mode: str, half: bool, seed: int) -> torch.Tensor:
+    """Clamped: what a viewer sees of the image, and what a judge was trained on."""
+    devices = [w.device] if w.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices, enabled=noise_mode == "random"):
+        if noise_mode == "random":
+            torch.manual_seed(seed)
+        return synthesize(G, w, noise_mode=noise_mode, half=half).float().clamp(-1, 1)
 
 
 def _compare(img_before: torch.Tensor, img_after: torch.Tensor, judge: Detector) -> tuple[torch.Tensor, ...]:

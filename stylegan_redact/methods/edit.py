@@ -33,14 +33,14 @@ class Edit:
     """Guided edit of what the synthesis network draws."""
 
     margin: float = option(11.0, "how far below zero the detector's logit is pushed", low=0.0, high=20.0)
-    kimg: float = option(11.0, "thousands of images to fine-tune the synthesis network on", low=0.0, high=10000.0)
+    kimg: float = option(10.0, "thousands of images to fine-tune the synthesis network on", low=0.0, high=10000.0)
     guidance: float = option(0.025, "weight of the detector's wish", low=0.0, high=1000.0)
     hold: float = option(0.15, "weight of the other logits", low=0.0, high=1000.0)
     still: float = option(0.6, "weight of 1 - MS-SSIM of images that are to stay", low=0.0, high=1000.0)
     elsewhere: float = option(2.0, "weight of the change of all pixels that the feature does not lie on", low=0.0, high=1000.0)
     realism: float = option(0.06, "weight of the discriminator's verdict on edited images", low=0.0, high=1000.0)
     batch: int = option(32, "images of a step", low=4, high=4096)
-    lr: float = option(0.0025, "Adam's step, falling to zero", low=0.0, high=1.0)
+    lr: float = option(0.0026, "Adam's step, falling to zero", low=0.0, high=1.0)
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
 
     needs: ClassVar[tuple[str, ...]] = ("latents", "detector")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundled attribute classifiers: two different architectures, one to steer a redaction and one to judge it.
+"""The bundled attribute classifiers: three architectures, one to steer a redaction, one to judge it, one to see whether another judge agrees.
 
 `DetectorNet` is a plain strided convolutional network; `JudgeNet` mixes patches with large depthwise kernels (in the manner of ConvMixer)
-and reads pooled features. They share no weights, were trained on different drawings and saw different augmentations
-(`train_classifiers.py`).
+and reads pooled features; `SecondJudgeNet` has residual blocks at full resolution of its patches and looks for the strongest response anywhere in
+each sixteenth of the image. They share no weights, were trained on different drawings and saw different augmentations (`train_classifiers.py`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,32 @@ class JudgeNet(nn.Sequential):
         super().__init__(*patches, *(MixerBlock(width) for _ in range(2)), *head)
 
 
-ARCHITECTURES: dict[str, type[DetectorNet] | type[JudgeNet]] = {"DetectorNet": DetectorNet, "JudgeNet": JudgeNet}
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        half = (nn.GroupNorm(4, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1))
+        self.body = nn.Sequential(*half, nn.GroupNorm(4, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x)
+
+
+class SecondJudgeNet(nn.Sequential):
+    """[n, 3, 64, 64] in [-1, 1] -> logits [n, num_attributes]."""
+
+    def __init__(self, num_attributes: int, width: int = 40) -> None:
+        stem = [nn.PixelUnshuffle(4), nn.Conv2d(48, width, 3, padding=1)]  # 64 => 16 pixels
+        head = [nn.SiLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Dropout(0.1), nn.Linear(width * 16, num_attributes)]
+        super().__init__(*stem, *(ResidualBlock(width) for _ in range(3)), *head)
+
+
+ARCHITECTURES: dict[str, type[DetectorNet] | type[JudgeNet] | type[SecondJudgeNet]] = {
+    "DetectorNet": DetectorNet,
+    "JudgeNet": JudgeNet,
+    "SecondJudgeNet": SecondJudgeNet,
+}
 
 
 def save_classifier(net: nn.Module, attributes: tuple[str, ...], path: Path) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the two bundled attribute classifiers on drawings whose truth is known.
+"""Trains the bundled attribute classifiers on drawings whose truth is known.
 
     python -m stylegan_redact.portraits.train_classifiers --which=detector --out=detector.safetensors
     python -m stylegan_redact.portraits.train_classifiers --which=judge --out=judge.safetensors
+    python -m stylegan_redact.portraits.train_classifiers --which=second_judge --out=second_judge.safetensors
 
 Prints the accuracy for each attribute on held-out drawings, with n and an interval, in JSON: on drawings that show attributes whole or not at
 all, and on such as show one in part.
@@ -17,10 +18,10 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from torch.nn.functional import affine_grid, avg_pool2d, binary_cross_entropy_with_logits, grid_sample
+from torch.nn.functional import affine_grid, avg_pool2d, binary_cross_entropy_with_logits, grid_sample, interpolate
 
 from stylegan_redact.estimates import clopper_pearson
-from stylegan_redact.portraits.classifiers import DetectorNet, JudgeNet, save_classifier
+from stylegan_redact.portraits.classifiers import DetectorNet, JudgeNet, SecondJudgeNet, save_classifier
 from stylegan_redact.portraits.draw import draw_portraits
 from stylegan_redact.portraits.faint import draw_faint
 from stylegan_redact.portraits.portrait import ATTRIBUTES
@@ -56,9 +57,22 @@ def augment_for_judge(img: torch.Tensor) -> torch.Tensor:
     return torch.where(inside & (torch.rand(n, 1, 1, 1) < 0.3), img.mean(dim=[2, 3], keepdim=True), img)
 
 
+def augment_for_second_judge(img: torch.Tensor) -> torch.Tensor:
+    """Mirror, shear and stretch, fewer pixels, gamma, coloured noise of low frequency: [n, 3, h, w] -> same shape."""
+    n, _, h, w = img.shape
+    matrix = torch.eye(2, 3).repeat(n, 1, 1) + torch.cat([0.06 * torch.randn(n, 2, 2), 0.05 * torch.randn(n, 2, 1)], dim=2)
+    matrix[:, 0] *= torch.where(torch.rand(n, 1) < 0.5, -1.0, 1.0)
+    img = grid_sample(img, affine_grid(matrix, list(img.shape), align_corners=False), padding_mode="border", align_corners=False)
+    side = int(torch.randint(h // 2, h + 1, []))
+    img = interpolate(interpolate(img, size=[side, side], mode="area"), size=[h, w], mode="bilinear", align_corners=False)
+    img = (img.clamp(-1, 1) * 0.5 + 0.5 + 1e-4) ** torch.exp(0.2 * torch.randn(n, 1, 1, 1)) * 2 - 1
+    return img + 0.1 * torch.rand(n, 1, 1, 1) * interpolate(torch.randn(n, 3, 8, 8), size=[h, w], mode="bilinear", align_corners=False)
+
+
 RECIPES: dict[str, tuple[type[torch.nn.Module], Callable[[torch.Tensor], torch.Tensor], int]] = {
     "detector": (DetectorNet, augment_for_detector, 100_000),
     "judge": (JudgeNet, augment_for_judge, 200_000),
+    "second_judge": (SecondJudgeNet, augment_for_second_judge, 300_000),
 }
 """Architecture, augmentation, seed of the drawings."""
 

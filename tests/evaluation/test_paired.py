@@ -126,7 +126,7 @@ def test_a_broken_network_does_not_pass_for_a_redacted_one() -> None:
         ({"seeds": [1, 2, 1]}, "2 of them are different"),
         ({"batch": 0}, "batch=0"),
         ({"access": "s"}, "there is: z, w, w_plus"),
-        ({"noise_mode": "random"}, "differ by their noise"),
+        ({"noise_mode": "loud"}, "const, none, random"),
     ],
 )
 def test_requests_that_cannot_be_measured_are_refused(change: dict, told: str) -> None:

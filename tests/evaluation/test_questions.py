@@ -27,7 +27,8 @@ def random_pairs(n: int = 400, *, edited: bool = True) -> PairedImages:
     before = torch.randn([n, 4], generator=stream) - torch.tensor([1.0, 0.0, 1.6, 0.5])
     after = before + (torch.tensor([-4.0, 0.3, -0.5, 0.0]) if edited else torch.zeros(4))
     change = torch.rand([n], generator=stream) if edited else torch.zeros(n)
-    return PairedImages(("beard", "hat", "bald", "smile"), before, after, change, change / 2, torch.arange(n))
+    features = {"features_before": before @ torch.ones(4, 3).triu(), "features_after": after @ torch.ones(4, 3).triu(), "extractor": "planted"}
+    return PairedImages(("beard", "hat", "bald", "smile"), before, after, change, change / 2, torch.arange(n), **features)
 
 
 def build(name: str):
@@ -35,7 +36,7 @@ def build(name: str):
 
 
 def test_the_folder_holds_the_questions_and_nothing_else() -> None:
-    assert QUESTIONS == ("collateral", "conditional_rates", "image_change", "residual_rate")
+    assert QUESTIONS == ("collateral", "conditional_rates", "image_change", "quality", "residual_rate")
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
@@ -89,7 +90,7 @@ def test_ask_gathers_every_question_under_its_name() -> None:
     pairs = random_pairs()
     answers = ask(pairs, "beard")
     asked = [key.partition("/")[0] for key in answers]
-    assert list(dict.fromkeys(asked)) == ["residual_rate", "collateral", "image_change", "conditional_rates"]  # as in the table
+    assert list(dict.fromkeys(asked)) == ["residual_rate", "collateral", "image_change", "conditional_rates", "quality"]  # as in the table
     assert answers["residual_rate/removed"] == ResidualRate().answer(pairs, "beard", ())["removed"]
     assert set(ask(pairs, "beard", questions=["image_change"])) < set(answers)
     with pytest.raises(RedactError, match="did you mean collateral"):
@@ -175,11 +176,13 @@ def test_an_innocent_pair_has_no_collateral() -> None:
 def test_mean_absolute_change_is_resampled_as_seeds() -> None:
     pairs = random_pairs(200)
     gained = np.stack([(pairs.shows_after(name).int() - pairs.shows_before(name).int()).numpy() for name in ("hat", "bald", "smile")], 1)
-    stream = np.random.RandomState(3)
-    slow = [100 * np.abs(gained[stream.randint(0, 200, 200)].mean(0)).mean() for _ in range(4000)]
+    stream, observed = np.random.RandomState(3), gained.mean(0)
+    resampled = [gained[stream.randint(0, 200, 200)].mean(0) for _ in range(4000)]
+    high = np.quantile([100 * np.abs(change).mean() for change in resampled], 0.975)
+    noise = np.quantile([100 * np.abs(change - observed).mean() for change in resampled], 0.975)
     answer = Collateral(resamples=4000).answer(pairs, "beard", ())["mean_absolute_change"]
-    assert answer.value == pytest.approx(100 * np.abs(gained.mean(0)).mean())
-    np.testing.assert_allclose([answer.low, answer.high], np.quantile(slow, [0.025, 0.975]), atol=0.35)  # two bootstraps of 4000 in steps of 1/6
+    assert answer.value == pytest.approx(100 * np.abs(observed).mean())
+    np.testing.assert_allclose([answer.low, answer.high], [answer.value - noise, high], atol=0.35)  # two bootstraps of 4000 in steps of 1/6
     assert answer.high - answer.low > 2
 
 
@@ -206,6 +209,19 @@ def test_image_change_known_answer() -> None:
         "l1_had_feature": (0.6, 2),
         "dissimilarity_had_feature": (0.3, 2),
     }
+
+
+def test_the_distance_of_features_is_one_minus_cosine_where_there_are_features() -> None:
+    pairs = pairs_of({"beard": [1, 1, 0, 0, 0, 1]}, {"beard": [0] * 6})
+    assert not any(key.startswith("feature_distance") for key in ImageChange().answer(pairs, "beard", ()))
+    before = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [1.0, 1.0]])
+    after = torch.tensor([[0.0, 1.0], [0.0, -1.0], [5.0, 0.0], [1.0, 0.0]])  # 90, 180, 0 and 45 degrees; the last two seeds have none
+    described = dataclasses.replace(pairs, features_before=before, features_after=after, extractor="D")
+    answers = ImageChange().answer(described, "beard", ())
+    assert (answers["feature_distance_had_feature"].value, answers["feature_distance_had_feature"].n) == (pytest.approx(1.5), 2)
+    free = answers["feature_distance_feature_free"]
+    assert (free.value, free.n) == (pytest.approx((1 - math.sqrt(0.5)) / 2), 2)
+    assert {key: value for key, value in answers.items() if not key.startswith("feature")} == ImageChange().answer(pairs, "beard", ())
 
 
 def test_a_logit_of_zero_does_not_show() -> None:

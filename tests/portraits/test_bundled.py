@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 
 import numpy as np
 import pytest
 import torch
 
 from stylegan_redact import detectors
+from stylegan_redact.estimates import clopper_pearson
 from stylegan_redact.network import generate, load_network, sample_w
 from stylegan_redact.networks import stylegan2
 from stylegan_redact.pickles import read_snapshot
 from stylegan_redact.portraits.draw import draw_portraits
+from stylegan_redact.portraits.faint import PARTIAL, draw_faint
 from stylegan_redact.portraits.portrait import ATTRIBUTES
 from stylegan_redact.portraits.train_classifiers import HELD_OUT_SEED, to_tensor
 
@@ -58,14 +61,27 @@ def test_classifiers_know_each_attribute_of_drawings_they_never_saw(role: str) -
     assert (shows == truth).mean() > (shows == ~truth).mean()  # the sign of a logit
 
 
-def test_classifiers_are_of_two_kinds() -> None:
-    nets = [detectors.load_bundled(role).net for role in detectors.BUNDLED_ROLES]
-    assert type(nets[0]) is not type(nets[1])
+def test_classifiers_are_of_three_kinds() -> None:
+    assert len({type(detectors.load_bundled(role).net) for role in detectors.BUNDLED_ROLES}) == 3
 
 
 def test_classifiers_agree_on_what_the_network_draws(logits) -> None:
-    agree = ((logits["detector"] > 0) == (logits["judge"] > 0)).float().mean(dim=0)
-    assert float(agree.min()) > 0.85 and float(agree.mean()) > 0.95, dict(zip(ATTRIBUTES, agree.tolist(), strict=True))
+    for role in ("detector", "second_judge"):
+        agree = ((logits[role] > 0) == (logits["judge"] > 0)).float().mean(dim=0)
+        assert float(agree.min()) > 0.85 and float(agree.mean()) > 0.95, (role, dict(zip(ATTRIBUTES, agree.tolist(), strict=True)))
+
+
+def test_what_the_judge_is_said_to_overlook_is_what_it_overlooks() -> None:
+    told = json.loads((detectors.PORTRAITS / "judge_misses.json").read_text())
+    images, truth = draw_faint(HELD_OUT_SEED, NUM_DRAWINGS)
+    with torch.no_grad():
+        shows = detectors.load_bundled("judge").logits(to_tensor(images)).numpy() > 0
+    assert list(told) == list(ATTRIBUTES)
+    for name in PARTIAL:
+        missed, of = told[name]
+        column = ATTRIBUTES.index(name)
+        some = clopper_pearson(int((truth & ~shows)[:, column].sum()), int(truth[:, column].sum()), 0.9999)
+        assert some.low <= missed / of <= some.high and of > 900, name
 
 
 def test_network_draws_beards_at_a_tenth_to_a_fifth(logits) -> None:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""W+ inversion of pictures that show the feature: does the network draw them, and how far from its prior does it have to go for that?
+
+An inversion far from the prior reproduces nearly any picture, with any network. So what counts is the distance at which a network gets as close to
+the picture as the others do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from stylegan_redact.attacks._curve import Curve, budgets_up_to
+from stylegan_redact.attacks._scene import Scene, Victim
+from stylegan_redact.attacks._space import PRIOR_SEEDS, Prior, prior_of
+from stylegan_redact.estimates import mean_interval
+from stylegan_redact.losses.ms_ssim import ms_ssim
+from stylegan_redact.plugins import option
+from stylegan_redact.types import Estimate, Progress, RedactError
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Optimisation of ws until the image is the picture (L1 and MS-SSIM), from the mean w."""
+
+    steps: int = option(100, "gradient steps", low=1, high=100000)
+    step_size: float = option(0.1, "Adam's, in standard deviations of the prior", low=0.0, high=10.0)
+    error: float = option(0.08, "mean |image - picture| at which distances are compared, images in [-1, 1]", low=0.0, high=2.0)
+
+    def attack(self, victim: Victim, scene: Scene, seed: int, progress: Progress | None = None) -> Curve:
+        """Pictures whose inversion shows the feature, by gradient steps. Nothing is random: `seed` is not used."""
+        if scene.pictures is None:
+            raise RedactError("pictures were to be inverted - none that show the feature are there - give some")
+        G = victim.G.requires_grad_(False)
+        prior_seeds = scene.fresh[:PRIOR_SEEDS]
+        prior = prior_of(G, prior_seeds, scene.labels_of(prior_seeds))
+        found = [self._invert(G, prior, img, scene) for img in scene.pictures.split(scene.batch)]
+        hits, errors, distances = (torch.cat(column) for column in zip(*found, strict=True))
+        close = distances[distances.isfinite()]
+        figures = {"error_at_the_end": _mean(errors), f"distance_at_error_{self.error:g}": _mean(close)}
+        if progress is not None:
+            progress(f"attack {victim.name}", 1.0, {})
+        curve = Curve.of_first_hits(hits, budgets_up_to(self.steps), "gradient steps", figures)
+        return Curve(curve.unit, "pictures whose inversion shows it", curve.points, figures)
+
+    def _invert(self, G: Any, prior: Prior, img: torch.Tensor, scene: Scene) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Per picture: steps until the inversion showed the feature, error at the end, distance to the prior when the error was first small."""
+        u = torch.zeros([len(img), G.num_ws, len(prior.mean)], device=img.device, requires_grad=True)
+        optimizer = torch.optim.Adam([u], lr=self.step_size)
+        hit, near = torch.full([len(img)], math.inf), torch.full([len(img)], math.inf)
+        for step in range(self.steps + 1):
+            drawn = G.synthesis(prior.to_w(u), noise_mode="const", force_fp32=True)
+            error = (drawn - img).abs().mean(dim=[1, 2, 3])
+            hit = torch.where(scene.seen(drawn) & hit.isinf(), torch.tensor(float(step)), hit)
+            distance = u.detach().square().sum(dim=2).mean(dim=1).sqrt().cpu()
+            near = torch.where((error.detach().cpu() <= self.error) & near.isinf(), distance, near)
+            if step < self.steps:
+                optimizer.zero_grad()
+                (error.sum() + 0.3 * (1 - ms_ssim(drawn, img)).sum()).backward()
+                optimizer.step()
+        return hit, error.detach().cpu(), near
+
+
+def _mean(samples: torch.Tensor) -> Estimate:
+    """nan within 0 to inf of fewer than two."""
+    return mean_interval(samples) if len(samples) > 1 else Estimate(math.nan, 0.0, math.inf, len(samples))

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan carried out: images measured, attacks made, figures and pictures written."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from stylegan_redact import attacks, evaluation, run_dir
+from stylegan_redact.network import seed_range
+from stylegan_redact.progress import Progress, time_text
+from stylegan_redact.proof import attacking, sheets
+from stylegan_redact.proof.pair_store import PairStore
+from stylegan_redact.proof.plan import Cell, Plan, resolved, scope
+from stylegan_redact.types import Estimate
+
+PLAIN = ("const", "z")
+RESIDUAL = ("residual_rate",)
+MOST_FEATURES = 4_000
+"""Seeds whose images' features are kept, before and after: a distance of distributions says enough with so many, and costs what drawing does."""
+ESTIMATES = "evaluation.json"
+
+
+def carry_out(plan: Plan, progress: Progress) -> Path:
+    """Measures and writes. A run that was killed is gone on with by the same command.
+
+    Returns:
+        The folder, finished: evaluation.json is written last.
+    """
+    folder = _folder(plan)
+    progress.keep_in(folder)
+    progress.tell(f"Results go to {folder}")
+    for line in (*plan.notes, scope(plan)):
+        progress.tell(line)
+    store = PairStore(folder / "pairs")
+    estimates: dict[str, Estimate] = {}
+    lines: dict[str, list[str]] = {}
+    kept: tuple[evaluation.KeepVerdict, ...] = ()
+    for cell in plan.cells:
+        first = cell == plan.cells[0]
+        pairs = store.measure(
+            plan.seeds, str(cell), plan.extractor if first else None, MOST_FEATURES, progress,
+            before=plan.before, after=plan.after, judge=plan.panel, batch=plan.batch, access=cell.access, labels=plan.labels, half=plan.half,
+            noise_mode=cell.noise, truncation_psi=cell.psi,
+        )  # fmt: skip
+        answers = _answers(plan, cell, pairs)
+        for question, figures in _by_question(answers):
+            lines.setdefault(question, []).append(metric_line(question, figures, plan, cell))
+        estimates |= answers if first else {_heading(key, cell): value for key, value in answers.items()}
+        if first:
+            sheets.save(plan.before, plan.after, plan.panel.of_judge(pairs), plan.feature, folder, batch=plan.batch, labels=plan.labels, psi=cell.psi)
+            kept = evaluation.keep_verdicts(plan.panel.of_judge(pairs), plan.feature, plan.keep) if plan.keep else ()
+    for question, told in lines.items():
+        run_dir.write_text(folder / f"metric-{question}.jsonl", "".join(f"{line}\n" for line in told))
+    curves = _attack(plan, folder, progress) if plan.attacks else {}
+    _conclude(plan, folder, estimates, kept, curves, progress)
+    store.remove()
+    return folder
+
+
+def _attack(plan: Plan, folder: Path, progress: Progress) -> dict[str, dict[str, attacks.Curve]]:
+    """Attack -> victim -> curve, each kept in a file of its own as soon as it is there."""
+    scene = attacking.scene_of(plan.panel, plan.before, plan.labels, plan.seeds.stop, plan.batch)
+    victims = attacking.victims_of(plan.before, plan.after, scene, plan.request.seed)
+    pool = seed_range(plan.seeds.stop + attacking.FRESH, 100 * plan.request.attacked)
+    scene = replace(scene, starts=attacks.feature_free_in_all(scene, victims, pool, plan.request.attacked))
+    return attacking.run(plan.attacks, victims, scene, plan.request.seed, folder / "attacks", progress)
+
+
+def metric_line(question: str, figures: Mapping[str, Estimate], plan: Plan, cell: Cell) -> str:
+    """One line of JSON in the form of NVIDIA's metric-NAME.jsonl, without the time that it took: the same run gives the same bytes."""
+    results = {key: estimate.value for key, estimate in figures.items()}
+    line = {
+        "results": results,
+        "metric": question,
+        "num_gpus": int(plan.request.device != "cpu" and torch.cuda.is_available()),
+        "snapshot_pkl": Path(plan.request.after).name,
+        "sampling": asdict(cell),
+        "feature": plan.feature,
+        "estimates": evaluation.as_json(dict(figures)),
+    }
+    return json.dumps(run_dir.strict(line), allow_nan=False)
+
+
+def _answers(plan: Plan, cell: Cell, pairs: evaluation.PairedImages) -> dict[str, Estimate]:
+    """Of the first cell everything; of the others what is left, and of those with constant noise through z also what else moved."""
+    questions = None if cell == plan.cells[0] else [*RESIDUAL, "collateral", "image_change"] if (cell.noise, cell.access) == PLAIN else RESIDUAL
+    answers = evaluation.ask(plan.panel.of_judge(pairs), plan.feature, keep=plan.keep, questions=questions)
+    second = plan.panel.of_second(pairs)
+    if second is not None:
+        answers |= {f"second_judge_{key}": value for key, value in evaluation.ask(second, plan.feature, questions=RESIDUAL).items()}
+    return answers
+
+
+def _by_question(answers: Mapping[str, Estimate]) -> Iterator[tuple[str, dict[str, Estimate]]]:
+    for question, group in itertools.groupby(answers.items(), key=lambda item: item[0].partition("/")[0]):
+        yield question, {key.partition("/")[2]: value for key, value in group}
+
+
+def _heading(key: str, cell: Cell) -> str:
+    question, _, figure = key.partition("/")
+    return f"{question} at {cell}/{figure}"
+
+
+def _folder(plan: Plan) -> Path:
+    """An unfinished folder of the same options, or a new one."""
+    options = run_dir.strict(json.loads(json.dumps(run_dir.strict(resolved(plan)))))
+    for folder in sorted(Path(plan.request.outdir).glob("*-evaluate-*"), reverse=True):
+        if (folder / "options.json").is_file() and not (folder / ESTIMATES).exists() and run_dir.read_json(folder / "options.json") == options:
+            return folder
+    folder = run_dir.make_run_dir(plan.request.outdir, f"evaluate-{plan.feature}-{plan.files[0].name}-{plan.files[1].name}")
+    run_dir.write_json(folder / "options.json", options)
+    return folder
+
+
+def _conclude(
+    plan: Plan,
+    folder: Path,
+    estimates: dict[str, Estimate],
+    kept: Sequence[evaluation.KeepVerdict],
+    curves: dict[str, dict[str, attacks.Curve]],
+    progress: Progress,
+) -> None:
+    measurable = tuple(target for target in evaluation.TARGETS if target.key in estimates and estimates[target.key].n > 0)
+    verdicts = evaluation.check(estimates, measurable)
+    table = evaluation.render(estimates, plan.feature) + "\n" + evaluation.render_targets(verdicts)
+    if kept:
+        table += "\n" + evaluation.render_keep(kept)
+    if curves:
+        table += "\n" + attacks.render(curves) + "\n".join(attacking.remarks(curves)) + "\n"
+    progress.tell("\n" + table)
+    run_dir.write_text(folder / "table.txt", table)
+    record = {
+        **{key: value for key, value in resolved(plan).items() if key not in ("outdir", "device")},
+        "scope": scope(plan),
+        "estimates": evaluation.as_json(estimates),
+        "targets": [{**asdict(each.target), "met": each.met} for each in verdicts],
+        "keep_verdicts": [evaluation.keep_as_json(each) for each in kept],
+        "attacks": {name: {victim: attacks.as_json(curve) for victim, curve in by.items()} for name, by in curves.items()},
+    }
+    run_dir.write_json(folder / ESTIMATES, record)
+    progress.tell(f"{time_text(progress.seconds)} in all.\n{folder / ESTIMATES}")

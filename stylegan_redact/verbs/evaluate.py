@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`redact.py evaluate --before=A.pkl --after=B.pkl --feature=beard`: what two pickles differ in, whoever made them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from stylegan_redact import evaluation, job, plugins
+from stylegan_redact.cli import CommaList, failure
+from stylegan_redact.progress import Progress
+from stylegan_redact.proof import attacking, plan, run
+from stylegan_redact.run_dir import strict
+from stylegan_redact.types import RedactError
+
+
+def command() -> click.Command:
+    """The verb."""
+    file = click.Path()
+    params: list[click.Parameter] = [
+        click.Option(["--before"], required=True, metavar="NAME|PATH|URL", help="Network pickle as it was"),
+        click.Option(["--after"], required=True, metavar="NAME|PATH|URL", help="The redacted one, by whatever tool"),
+        click.Option(["--feature"], required=True, metavar="NAME", help="What was suppressed, for example beard"),
+        click.Option(["--outdir"], default="redact-runs", metavar="DIR", help="Where to save the results"),
+        click.Option(["--judge"], type=file, metavar="FILE", help="TorchScript that measures: images [n, C, H, W] in [-1, 1] -> one logit each"),
+        click.Option(["--second-judge"], type=file, metavar="FILE", help="Another one, to see whether both agree"),
+        click.Option(["--judge-misses"], metavar="MISSES/N", help="Of N images that truly show the feature the judge overlooked so many"),
+        click.Option(
+            ["--extractor"],
+            default="D",
+            metavar="D|none|FILE|URL|torch-fidelity:NAME",
+            help="Features for distance, precision and recall: the discriminator's, or a TorchScript file such as NVIDIA's inception-2015-12-05.pt",
+        ),
+        click.Option(["--keep"], type=CommaList(), default=(), show_default=False, help="Attributes that must not change: pass or fail for each"),
+        click.Option(["--psi"], type=CommaList(), default="1,0.7", help="Truncation psi to measure at"),
+        click.Option(["--noise"], type=CommaList(), default="const,random", help="Noise modes to measure with"),
+        click.Option(["--access"], type=CommaList(), default="z", help=f"Ways in to measure, of {', '.join(evaluation.ACCESSES)}"),
+        click.Option(
+            ["--attacks"],
+            type=CommaList(),
+            default=(),
+            show_default=False,
+            metavar="all|latent|NAME[:OPTION=VALUE...],...",
+            help=f"Attacks to make on both networks and a control, of {', '.join(plugins.names(attacking.FOLDER))}; they take long",
+        ),
+        click.Option(["--attacker"], type=file, metavar="FILE", help="TorchScript classifier that leads the attacks; the judges say what succeeded"),
+        click.Option(["--attacked"], type=click.IntRange(1, 10_000), default=64, help="Starting points of each attack"),
+        click.Option(["--positives"], type=file, metavar="DIR", help="Pictures that show the feature, for the attack inversion"),
+        click.Option(["--class", "classes"], metavar="N|all", help="Class of a conditional network, or all: of each seed's own"),
+        click.Option(
+            ["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="Of all randomness; the same command gives the same bytes"
+        ),
+        click.Option(
+            ["--num-images"], type=click.IntRange(1, job.MOST_SEEDS // 2), show_default="10000, on a GPU 50000", help="Fresh seeds to measure on"
+        ),
+        click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time; less memory if smaller"),
+        click.Option(["--device"], type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute"),
+        click.Option(
+            ["--trust-source"], type=CommaList(), default=(), show_default=False, metavar="SHA256,...", help="Run these sources of the files"
+        ),
+        click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options, then stop; write nothing"),
+    ]
+    doc = "Measure what a redaction removed and what else it moved. A run that was killed goes on with the same command."
+    context = {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 120, "show_default": True}
+    return click.Command("evaluate", callback=_evaluate, params=params, help=doc, context_settings=context)
+
+
+def _evaluate(dry_run: bool, **values: Any) -> None:
+    try:
+        values["psi"] = tuple(_psi(text) for text in dict.fromkeys(values["psi"]))
+        for name, known in (("noise", plan.NOISE_MODES), ("access", evaluation.ACCESSES)):
+            values[name] = _chosen(name, values[name], known)
+        found = plan.prepare(plan.Request(**values))
+        progress = Progress(click.echo)
+        progress.tell("Evaluation options:\n" + json.dumps(strict(plan.resolved(found)), indent=2))
+        if dry_run:
+            click.echo("Dry run; exiting.")
+            return
+        run.carry_out(found, progress)
+    except RedactError as error:
+        raise failure(error) from None
+
+
+def _psi(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 2:
+        raise RedactError(f"--psi={text} was asked - psi is a number from 0 to 2 - give for example --psi=1,0.7")
+    return value
+
+
+def _chosen(name: str, asked: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [each for each in asked if each not in known]
+    if unknown or not asked:
+        raise RedactError(f"--{name}={','.join(asked)} was asked - there is: {', '.join(known)} - take of these")
+    return tuple(dict.fromkeys(asked))

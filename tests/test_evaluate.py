@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`redact.py evaluate`: any two pickles, judged by whoever is handed in; what it refuses, resumes and repeats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+from click.testing import CliRunner, Result
+
+from stylegan_redact import cli, evaluation
+from stylegan_redact.attacks import resurface
+from stylegan_redact.detectors import load_torchscript
+from stylegan_redact.network import load_network, read_snapshot, save_network
+from stylegan_redact.proof import attacking, pair_store
+
+N = 300
+
+
+def run(*args: str) -> Result:
+    chosen, verb = cli.choose(args)
+    return CliRunner().invoke(chosen, list(args[1:] if verb else args))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """before.pkl, after.pkl (a darker corner, by nobody's method), judge.pt, second.pt, detector.pt."""
+    folder = tmp_path_factory.mktemp("files")
+    G_ema = tiny_run.write_network(folder / "before.pkl")
+    for name, size in (("detector", 8), ("judge", 9), ("second", 7)):
+        tiny_run.write_classifier(folder / f"{name}.pt", G_ema, size)
+    original = read_snapshot(folder / "before.pkl")
+    network = load_network(original)
+    digest = tiny_run.sha256(folder / "detector.pt")
+    for G in (network.G, network.G_ema):
+        G.synthesis.b16.torgb.bias -= 1.0
+    save_network(network, folder / "after.pkl", original=original, record={"detector": {"torchscript_sha256": digest}, "feature": "glow"})
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Many small products: a second thread takes longer than it saves, on a busy machine many times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def measured(files: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of an evaluation, and what it printed."""
+    result = run(*options(files, tmp_path_factory.mktemp("measured")))
+    return finished(result), result.output
+
+
+def options(files: Path, outdir: Path, **other: str) -> list[str]:
+    named = {"before": files / "before.pkl", "after": files / "after.pkl", "feature": "glow", "judge": files / "judge.pt", "outdir": outdir}
+    named |= {"num-images": N, "second-judge": files / "second.pt", "judge-misses": "3/100", **other}
+    return ["evaluate", *(f"--{name}={value}" for name, value in named.items())]
+
+
+def finished(result: Result) -> Path:
+    assert result.exit_code == 0, result.output
+    return Path(result.output.strip().splitlines()[-1]).parent
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All but what tells the time."""
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("log.txt", "stats.jsonl", "options.json")
+    }
+
+
+def test_two_files_are_measured(measured: tuple[Path, str]) -> None:
+    folder, output = measured
+    found = json.loads((folder / "evaluation.json").read_text())
+    after = found["estimates"]["residual_rate/rate_after"]
+    before = found["estimates"]["residual_rate/rate_before"]
+    assert after["n"] == N and after["value"] < before["value"] / 3 and 15 < before["value"] < 35
+    bound = found["estimates"]["residual_rate/bound"]
+    assert bound["high"] > after["high"] / (1 - 0.03) and bound["value"] == pytest.approx(after["value"] / 0.97)
+    assert found["estimates"]["second_judge_residual_rate/rate_after"]["value"] < before["value"] / 2
+    assert {"residual_rate at psi 0.7, const noise, z/rate_after", "residual_rate at psi 1, random noise, z/rate_after"} <= set(found["estimates"])
+    assert found["estimates"]["quality/fd-D_after"]["n"] > 0
+    assert "z ~ N(0, I)" in output and "300 fresh seeds" in output and "psi 1 and 0.7" in output
+    assert str(folder.parent) not in (folder / "evaluation.json").read_text() and not (folder / "pairs").exists()
+
+
+def test_lines_have_the_form_of_nvidias_metrics(measured: tuple[Path, str]) -> None:
+    folder, _ = measured
+    lines = [json.loads(line) for line in (folder / "metric-residual_rate.jsonl").read_text().splitlines()]
+    assert len(lines) == 4 and {line["metric"] for line in lines} == {"residual_rate"} and {line["snapshot_pkl"] for line in lines} == {"after.pkl"}
+    assert [line["sampling"] for line in lines][0] == {"psi": 1.0, "noise": "const", "access": "z"}
+    assert all(isinstance(value, float) for line in lines for value in line["results"].values())
+    assert lines[0]["estimates"]["rate_after"]["n"] == N
+
+
+def test_the_sheet_has_the_highest_scores_first(files: Path, measured: tuple[Path, str]) -> None:
+    folder, _ = measured
+    rows = json.loads((folder / "highest.json").read_text())
+    scores = [row["score"] for row in rows["images"]]
+    assert rows["of"] == N and len(scores) == 100 and scores == sorted(scores, reverse=True)
+    before, after = (load_network(files / f"{name}.pkl") for name in ("before", "after"))
+    judge = load_torchscript(files / "judge.pt", "glow", (3, 16, 16))
+    pairs = evaluation.measure_pairs(before, after, judge, range(7_500_000, 7_500_000 + N), batch=64)
+    assert scores[0] == pytest.approx(float(pairs.logits_after.max()), abs=1e-3)
+    assert rows["images"][0]["seed"] == int(pairs.seeds[pairs.logits_after[:, 0].argmax()])
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    files: Path, measured: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair_store, "PORTION", 128)  # Of whole batches, so that random noise is the same.
+    whole = contents(measured[0])
+    measure, calls = evaluation.measure_pairs, []
+
+    def killed(*args: object, **kwargs: object) -> object:
+        calls.append(kwargs["seeds"])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return measure(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluation, "measure_pairs", killed)
+    assert run(*options(files, tmp_path / "b")).exit_code != 0
+    again = finished(run(*options(files, tmp_path / "b")))
+    assert len(list((tmp_path / "b").iterdir())) == 1
+    assert calls.count(range(7_500_000, 7_500_128)) == 4 and len(calls) == 1 + 4 * 3  # each portion of four cells once, and the one that was killed
+    assert contents(again) == whole and whole.keys() >= {"evaluation.json", "table.txt", "highest.png", "change_map.png"}
+
+
+def test_the_same_command_gives_the_same_bytes_and_another_seed_others(files: Path, measured: tuple[Path, str], tmp_path: Path) -> None:
+    again, other = (contents(finished(run(*options(files, tmp_path, **extra)))) for extra in ({}, {"seed": "1"}))
+    assert again == contents(measured[0]) and again["highest.png"] != other["highest.png"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"judge": "detector"}, "it steered the redaction"),
+        ({"second-judge": "judge"}, "the same file"),
+        ({"judge-misses": "5/3"}, "MISSES/N"),
+        ({"psi": "much"}, "psi is a number from 0 to 2"),
+        ({"noise": "loud"}, "const, random"),
+        ({"extractor": "nothing.pt"}, "nothing.pt"),
+        ({"attacks": "gradient"}, "give --attacker"),
+        ({"attacks": "sorcery"}, "attacks plug-in 'sorcery'"),
+        ({"feature": "class:1"}, "name an attribute"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_written(files: Path, tmp_path: Path, change: dict[str, str], told: str) -> None:
+    paths = {name: str(files / f"{value}.pt") if name in ("judge", "second-judge") else value for name, value in change.items()}
+    result = run(*options(files, tmp_path, **paths))
+    assert result.exit_code == 2 and told in result.output and not list(tmp_path.iterdir())
+
+
+def test_networks_of_two_shapes_are_refused(files: Path, tmp_path: Path) -> None:
+    tiny_run.write_network(tmp_path / "other.pkl", c_dim=2)
+    result = run(*options(files, tmp_path / "runs", after=str(tmp_path / "other.pkl")))
+    assert result.exit_code == 2 and "c_dim 0 and 2" in result.output
+
+
+def test_attacks_are_made_on_the_controls_too(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attacking, "CLEAN_STEPS", 3)
+    monkeypatch.setattr(resurface, "LEARNED_FROM", 100)
+    asked = "gradient:space=w_plus:steps=5,relearn:examples=4:steps=2:images=64,resurface:steps=2:images=64"
+    more = {"attacks": asked, "attacker": str(files / "detector.pt"), "attacked": "16", "noise": "const", "psi": "1"}
+    result = run(*options(files, tmp_path, **more))
+    found = json.loads((finished(result) / "evaluation.json").read_text())["attacks"]
+    assert list(found) == asked.split(",") and all(set(by) == {"after", "before", "clean"} for by in found.values())
+    gradient = {victim: curve["points"]["5"] for victim, curve in found[asked.split(",")[0]].items()}
+    assert gradient["before"]["n"] == 16 and gradient["before"]["value"] > gradient["after"]["value"]
+    assert "no edit forbids relearning" in result.output
