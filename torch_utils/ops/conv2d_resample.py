@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch_utils.ops import conv2d_gradfix, upfirdn2d
 from torch_utils.ops.upfirdn2d import Pair, Taps, _get_filter_size, _parse_padding
 
+LARGEST_BY_PIXEL = 64 * 64
+"""Pixels of an image up to which a CPU convolves it faster with a pixel's channels side by side (`benchmarks/layout.py`)."""
+
 
 def conv2d_resample(
     x: torch.Tensor,
@@ -42,6 +45,9 @@ def conv2d_resample(
     assert isinstance(up, int) and up >= 1 and isinstance(down, int) and down >= 1 and isinstance(groups, int) and groups >= 1
     kh, kw = w.shape[2:]
     pads = _effective_pads(f, up, down, padding)
+    if x.device.type == "cpu" and x.dtype == torch.float32 and groups == 1:
+        small = x.shape[2] * x.shape[3] <= LARGEST_BY_PIXEL
+        x = x.contiguous(memory_format=torch.channels_last if small else torch.contiguous_format)
     if up > 1:
         x = _up_conv(x, w, f, up=up, pads=pads, groups=groups, flip_weight=flip_weight, flip_filter=flip_filter)
         return x if down == 1 else upfirdn2d.upfirdn2d(x, f, down=down, flip_filter=flip_filter)
