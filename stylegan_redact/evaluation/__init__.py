@@ -6,7 +6,7 @@ from stylegan_redact.evaluation._classes import MOST_OF_OTHERS, NoClassifier, le
 from stylegan_redact.evaluation._keep import KeepVerdict, keep_as_json, keep_verdicts, render_keep
 from stylegan_redact.evaluation._paired import ACCESSES, PairedImages, joined, measure_pairs, rate
 from stylegan_redact.evaluation._table import as_json, format_estimate, render, render_targets
-from stylegan_redact.evaluation._targets import TARGETS, Target, Verdict, check
+from stylegan_redact.evaluation._targets import TARGETS, Target, Verdict, at_bounds, check
 
 __all__ = [
     "ACCESSES",
@@ -19,6 +19,7 @@ __all__ = [
     "Verdict",
     "as_json",
     "ask",
+    "at_bounds",
     "check",
     "format_estimate",
     "joined",

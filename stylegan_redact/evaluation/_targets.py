@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stylegan_redact.types import Estimate, RedactError
 
@@ -41,6 +41,11 @@ TARGETS = (
     Target("rare attributes: none loses more than 15 % of its share", "collateral/largest_rare_loss", "value", 15.0),
     Target("feature-free images: mean L1 at most 0.02", "image_change/l1_feature_free", "value", 0.02),
 )
+
+
+def at_bounds(targets: tuple[Target, ...] = TARGETS) -> tuple[Target, ...]:
+    """The same limits for the end of the interval that is the worse one."""
+    return tuple(replace(target, part="low" if target.at_least else "high") for target in targets)
 
 
 def check(estimates: Mapping[str, Estimate], targets: tuple[Target, ...] = TARGETS) -> list[Verdict]:

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 
 from stylegan_redact import attacks, evaluation, run_dir
+from stylegan_redact.evaluation import collateral
 from stylegan_redact.network import seed_range
+from stylegan_redact.paired_tests import Tested
 from stylegan_redact.progress import Progress, time_text
 from stylegan_redact.proof import attacking, sheets
 from stylegan_redact.proof.pair_store import PairStore
@@ -24,6 +26,7 @@ RESIDUAL = ("residual_rate",)
 MOST_FEATURES = 4_000
 """Seeds whose images' features are kept, before and after: a distance of distributions says enough with so many, and costs what drawing does."""
 ESTIMATES = "evaluation.json"
+LEVEL = 0.05
 
 
 def carry_out(plan: Plan, progress: Progress) -> Path:
@@ -41,10 +44,11 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     estimates: dict[str, Estimate] = {}
     lines: dict[str, list[str]] = {}
     kept: tuple[evaluation.KeepVerdict, ...] = ()
+    tests: dict[str, Tested] = {}
     for cell in plan.cells:
         first = cell == plan.cells[0]
         pairs = store.measure(
-            plan.seeds, str(cell), plan.extractor if first else None, MOST_FEATURES, progress,
+            plan.seeds_of(cell), str(cell), plan.extractor if first else None, MOST_FEATURES, progress,
             before=plan.before, after=plan.after, judge=plan.panel, batch=plan.batch, access=cell.access, labels=plan.labels, half=plan.half,
             noise_mode=cell.noise, truncation_psi=cell.psi,
         )  # fmt: skip
@@ -53,12 +57,14 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
             lines.setdefault(question, []).append(metric_line(question, figures, plan, cell))
         estimates |= answers if first else {_heading(key, cell): value for key, value in answers.items()}
         if first:
-            sheets.save(plan.before, plan.after, plan.panel.of_judge(pairs), plan.feature, folder, batch=plan.batch, labels=plan.labels, psi=cell.psi)
-            kept = evaluation.keep_verdicts(plan.panel.of_judge(pairs), plan.feature, plan.keep) if plan.keep else ()
+            seen = plan.panel.of_judge(pairs)
+            sheets.save(plan.before, plan.after, seen, plan.feature, folder, batch=plan.batch, labels=plan.labels, psi=cell.psi)
+            tests = collateral.Collateral().tests(seen, plan.feature, plan.keep)
+            kept = evaluation.keep_verdicts(seen, plan.feature, plan.keep) if plan.keep else ()
     for question, told in lines.items():
         run_dir.write_text(folder / f"metric-{question}.jsonl", "".join(f"{line}\n" for line in told))
     curves = _attack(plan, folder, progress) if plan.attacks else {}
-    _conclude(plan, folder, estimates, kept, curves, progress)
+    _conclude(plan, folder, estimates, tests, kept, curves, progress)
     store.remove()
     return folder
 
@@ -107,6 +113,24 @@ def _heading(key: str, cell: Cell) -> str:
     return f"{question} at {cell}/{figure}"
 
 
+def _verdicts(plan: Plan, cell: Cell, estimates: Mapping[str, Estimate]) -> list[evaluation.Verdict]:
+    """The targets at their bounds, of one way to sample."""
+    targets = evaluation.at_bounds()
+    if cell != plan.cells[0]:
+        targets = tuple(replace(target, key=_heading(target.key, cell)) for target in targets)
+    return evaluation.check(estimates, tuple(target for target in targets if target.key in estimates and estimates[target.key].n > 0))
+
+
+def _told(tests: Mapping[str, Tested]) -> list[str]:
+    """What the tests of the other attributes come to, in two lines."""
+    changed = [name.partition("/")[0] for name, each in tests.items() if name.endswith("/changed") and each.p_adjusted <= LEVEL]
+    open_ = [name.partition("/")[0] for name, each in tests.items() if name.endswith("/within_margins") and each.p_adjusted > LEVEL]
+    return [
+        f"changed, by however little (McNemar, Holm, joint level 5 %): {', '.join(changed) or 'none shown'}",
+        f"not shown to be within 0.5 points and 15 % of its rate: {', '.join(open_) or 'none, all are'}",
+    ]
+
+
 def _folder(plan: Plan) -> Path:
     """An unfinished folder of the same options, or a new one."""
     options = run_dir.strict(json.loads(json.dumps(run_dir.strict(resolved(plan)))))
@@ -122,13 +146,16 @@ def _conclude(
     plan: Plan,
     folder: Path,
     estimates: dict[str, Estimate],
+    tests: Mapping[str, Tested],
     kept: Sequence[evaluation.KeepVerdict],
     curves: dict[str, dict[str, attacks.Curve]],
     progress: Progress,
 ) -> None:
-    measurable = tuple(target for target in evaluation.TARGETS if target.key in estimates and estimates[target.key].n > 0)
-    verdicts = evaluation.check(estimates, measurable)
-    table = evaluation.render(estimates, plan.feature) + "\n" + evaluation.render_targets(verdicts)
+    verdicts = {str(cell): _verdicts(plan, cell, estimates) for cell in plan.cells if (cell.noise, cell.access) == PLAIN}
+    table = evaluation.render(estimates, plan.feature)
+    for cell, found in verdicts.items():
+        table += f"\ntargets, held against the worse end of the interval, at {cell}\n{evaluation.render_targets(found)}"
+    table += "\n" + "\n".join(_told(tests)) + "\n"
     if kept:
         table += "\n" + evaluation.render_keep(kept)
     if curves:
@@ -139,7 +166,8 @@ def _conclude(
         **{key: value for key, value in resolved(plan).items() if key not in ("outdir", "device")},
         "scope": scope(plan),
         "estimates": evaluation.as_json(estimates),
-        "targets": [{**asdict(each.target), "met": each.met} for each in verdicts],
+        "targets": {cell: [{**asdict(each.target), "met": each.met} for each in found] for cell, found in verdicts.items()},
+        "tests": {name: asdict(each) for name, each in tests.items()},
         "keep_verdicts": [evaluation.keep_as_json(each) for each in kept],
         "attacks": {name: {victim: attacks.as_json(curve) for victim, curve in by.items()} for name, by in curves.items()},
     }
