@@ -52,12 +52,14 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def networks() -> tuple[Network, Network]:
-    """One that shows the feature in a fifth of its images, and one whose images are far too dark for it."""
+    """One that shows the feature in a fifth of its images, and one whose images are all black."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         D = Discriminator(c_dim=0, img_resolution=16, img_channels=3, channel_base=128, channel_max=8)
     bright, dark = tiny_run.generator(), tiny_run.generator()
-    dark.synthesis.b16.torgb.bias -= 5.0
+    for name, parameter in dark.synthesis.named_parameters():
+        if ".torgb." in name and ".affine." not in name:
+            parameter.data.fill_(-1.0 if name == "b16.torgb.bias" else 0.0)
     return Network(bright, D, bright), Network(dark, D, dark)
 
 
