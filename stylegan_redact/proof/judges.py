@@ -63,8 +63,12 @@ class Panel:
         return dataclasses.replace(_columns(pairs, slice(0, len(self.judge.attributes)), self.judge), judge_misses=self.misses)
 
     def of_second(self, pairs: evaluation.PairedImages) -> evaluation.PairedImages | None:
-        """What the second judge said, if there is one who knows the feature."""
-        return None if self.second is None else _columns(pairs, slice(len(self.judge.attributes), None), self.second)
+        """What the second judge said, if there is one who was asked."""
+        return (
+            None
+            if self.second is None or len(pairs.attributes) == len(self.judge.attributes)
+            else _columns(pairs, slice(len(self.judge.attributes), None), self.second)
+        )
 
 
 class Asked(Protocol):

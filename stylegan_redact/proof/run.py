@@ -23,7 +23,7 @@ from stylegan_redact.types import Estimate
 
 PLAIN = ("const", "z")
 RESIDUAL = ("residual_rate",)
-MOST_FEATURES = 4_000
+MOST_FEATURES = 3_000
 """Seeds whose images' features are kept, before and after: a distance of distributions says enough with so many, and costs what drawing does."""
 ESTIMATES = "evaluation.json"
 LEVEL = 0.05
@@ -49,8 +49,8 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
         first = cell == plan.cells[0]
         pairs = store.measure(
             plan.seeds_of(cell), str(cell), plan.extractor if first else None, MOST_FEATURES, progress,
-            before=plan.before, after=plan.after, judge=plan.panel, batch=plan.batch, access=cell.access, labels=plan.labels, half=plan.half,
-            noise_mode=cell.noise, truncation_psi=cell.psi,
+            before=plan.before, after=plan.after, judge=plan.panel if first else plan.panel.judge, batch=plan.batch, access=cell.access,
+            labels=plan.labels, half=plan.half, noise_mode=cell.noise, truncation_psi=cell.psi,
         )  # fmt: skip
         answers = _answers(plan, cell, pairs)
         for question, figures in _by_question(answers):
@@ -94,7 +94,7 @@ def metric_line(question: str, figures: Mapping[str, Estimate], plan: Plan, cell
 
 
 def _answers(plan: Plan, cell: Cell, pairs: evaluation.PairedImages) -> dict[str, Estimate]:
-    """Of the first cell everything; of the others what is left, and of those with constant noise through z also what else moved."""
+    """Of the first cell everything, by both judges; of the others what is left, and of those with constant noise through z also what else moved."""
     questions = None if cell == plan.cells[0] else [*RESIDUAL, "collateral", "image_change"] if (cell.noise, cell.access) == PLAIN else RESIDUAL
     answers = evaluation.ask(plan.panel.of_judge(pairs), plan.feature, keep=plan.keep, questions=questions)
     second = plan.panel.of_second(pairs)
