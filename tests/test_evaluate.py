@@ -179,3 +179,24 @@ def test_attacks_are_made_on_the_controls_too(files: Path, tmp_path: Path, monke
     gradient = {victim: curve["points"]["5"] for victim, curve in found[asked.split(",")[0]].items()}
     assert gradient["before"]["n"] == 16 and gradient["before"]["value"] > gradient["after"]["value"]
     assert "no edit forbids relearning" in result.output
+
+
+def test_a_conditional_network_is_measured_and_attacked_in_its_class(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attacking, "CLEAN_STEPS", 2)
+    monkeypatch.setattr(resurface, "LEARNED_FROM", 100)
+    tiny_run.write_network(tmp_path / "before.pkl", c_dim=3)
+    original = read_snapshot(tmp_path / "before.pkl")
+    network = load_network(original)
+    for G in (network.G, network.G_ema):
+        G.synthesis.b16.torgb.bias -= 1.0
+    save_network(network, tmp_path / "after.pkl", original=original, record={"feature": "glow"})
+    named = {"before": str(tmp_path / "before.pkl"), "after": str(tmp_path / "after.pkl"), "noise": "const", "psi": "1"}
+    refused = run(*options(files, tmp_path / "runs", **named))
+    assert refused.exit_code == 2 and "--class=N" in refused.output
+    asked = (
+        "gradient:space=z:steps=2,cem:population=8:elite=2:generations=2:searches=2,relearn:examples=2:steps=1:images=64,resurface:steps=1:images=64"
+    )
+    named |= {"attacks": asked, "attacker": str(files / "detector.pt"), "attacked": "8", "class": "1"}
+    found = json.loads((finished(run(*options(files, tmp_path / "runs", **named))) / "evaluation.json").read_text())
+    rates = [found["estimates"][f"residual_rate/rate_{side}"]["value"] for side in ("before", "after")]
+    assert rates[0] > rates[1] and list(found["attacks"]) == asked.split(",") and found["classes"] == "1"
