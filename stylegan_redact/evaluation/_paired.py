@@ -46,7 +46,7 @@ class PairedImages:
     l1: torch.Tensor
     """[n], mean of |after - before| over an image in [-1, 1]."""
     dissimilarity: torch.Tensor
-    """[n], 1 - MS-SSIM of before and after."""
+    """[n], 1 - MS-SSIM of before and after; nan where it was not wanted."""
     seeds: torch.Tensor
     """[n] int64, NVIDIA's seeds, each one once."""
     access: str = "z"
@@ -97,6 +97,7 @@ def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same i
     noise_mode: str = "const",
     truncation_psi: float = 1.0,
     extractor: FeatureExtractor | None = None,
+    similarity: bool = True,
     progress: Progress | None = None,
 ) -> PairedImages:
     """What a judge says of the same seeds drawn by G_ema before and after, and how far each image changed.
@@ -115,6 +116,7 @@ def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same i
         noise_mode:     const, none or random. Random noise is a function of the seeds of a batch, the same before and after.
         truncation_psi: Of the mapping network.
         extractor:      Whose features are kept; each is [n, d].
+        similarity:     Whether MS-SSIM is wanted; without it dissimilarity is nan.
         progress:       Called after every batch.
 
     Raises:
@@ -131,7 +133,7 @@ def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same i
             w_after = _codes(after.G_ema, some, access, truncation_psi, c) if access == "z" else w_before
             img_before, img_after = (_draw(net.G_ema, w, noise_mode, half, some[0]) for net, w in ((before, w_before), (after, w_after)))
             features = [] if extractor is None else [extractor.features(img).float().cpu() for img in (img_before, img_after)]
-            parts.append((*_compare(img_before, img_after, judge), *features))
+            parts.append((*_compare(img_before, img_after, judge, similarity), *features))
         if progress is not None:
             progress("measure", (start + len(some)) / len(seeds), {})
     logits_before, logits_after, l1, dissimilarity, *found = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -190,10 +192,11 @@ def _draw(G: Any, w: torch.Tensor, noise_mode: str, half: bool, seed: int) -> to
         return synthesize(G, w, noise_mode=noise_mode, half=half).float().clamp(-1, 1)
 
 
-def _compare(img_before: torch.Tensor, img_after: torch.Tensor, judge: Detector) -> tuple[torch.Tensor, ...]:
+def _compare(img_before: torch.Tensor, img_after: torch.Tensor, judge: Detector, similarity: bool) -> tuple[torch.Tensor, ...]:
     """Logits before and after [n, a], L1 [n], 1 - MS-SSIM [n], on the CPU."""
-    few = zip(img_after.split(SIMILARITY_BATCH), img_before.split(SIMILARITY_BATCH), strict=True)
-    dissimilarity = 1 - torch.cat([ms_ssim(some_after, some_before) for some_after, some_before in few])
+    few = zip(img_after.split(SIMILARITY_BATCH), img_before.split(SIMILARITY_BATCH), strict=True) if similarity else ()
+    alike = [ms_ssim(some_after, some_before) for some_after, some_before in few]
+    dissimilarity = 1 - torch.cat(alike) if similarity else img_before.new_full([len(img_before)], math.nan)
     l1 = (img_after - img_before).abs().mean((1, 2, 3))
     logits = [judge.logits(img).float().cpu() for img in (img_before, img_after)]
     for side, answer in zip(("before", "after"), logits, strict=True):

@@ -26,7 +26,7 @@ class ImageChange:
 
         Returns:
             l1_feature_free, l1_had_feature: mean of |after - before|, images in [-1, 1].
-            dissimilarity_feature_free, dissimilarity_had_feature: 1 - MS-SSIM.
+            dissimilarity_feature_free, dissimilarity_had_feature: 1 - MS-SSIM, if it was measured.
             feature_distance_feature_free, feature_distance_had_feature: 1 - cosine of the extractor's features of before and after, 0 where they
                 agree; of the images that have features, and only if there are any.
             nan within -inf to inf where there are fewer than two such seeds.
@@ -36,7 +36,9 @@ class ImageChange:
         """
         pairs.others(feature, keep)  # refuses unknown names
         had = pairs.shows_before(feature)
-        changes = {"l1": pairs.l1, "dissimilarity": pairs.dissimilarity}
+        changes = {"l1": pairs.l1}
+        if not bool(pairs.dissimilarity.isnan().all()):
+            changes["dissimilarity"] = pairs.dissimilarity
         if pairs.features_before is not None and pairs.features_after is not None:
             similarity = torch.cosine_similarity(pairs.features_before.double(), pairs.features_after.double(), dim=1)
             changes["feature_distance"] = (1 - similarity).clamp(min=0)  # Rounding leaves a trace below 0.

@@ -23,7 +23,7 @@ from stylegan_redact.types import Estimate
 
 PLAIN = ("const", "z")
 RESIDUAL = ("residual_rate",)
-MOST_FEATURES = 3_000
+MOST_FEATURES = 2_000
 """Seeds whose images' features are kept, before and after: a distance of distributions says enough with so many, and costs what drawing does."""
 ESTIMATES = "evaluation.json"
 LEVEL = 0.05
@@ -50,7 +50,7 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
         pairs = store.measure(
             plan.seeds_of(cell), str(cell), plan.extractor if first else None, MOST_FEATURES, progress,
             before=plan.before, after=plan.after, judge=plan.panel if first else plan.panel.judge, batch=plan.batch, access=cell.access,
-            labels=plan.labels, half=plan.half, noise_mode=cell.noise, truncation_psi=cell.psi,
+            labels=plan.labels, half=plan.half, noise_mode=cell.noise, truncation_psi=cell.psi, similarity=first,
         )  # fmt: skip
         answers = _answers(plan, cell, pairs)
         for question, figures in _by_question(answers):

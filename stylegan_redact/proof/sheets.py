@@ -17,7 +17,7 @@ from stylegan_redact.types import Network
 
 HIGHEST = 100
 COLUMNS = 10
-MAPPED = 512
+MAPPED = 256
 """Seeds of either kind that a map of change is the mean of."""
 AMPLIFIED = 10
 """A map of change shows this times the change: 0.2 on the [-1, 1] scale is white."""

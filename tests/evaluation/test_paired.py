@@ -159,3 +159,12 @@ def test_rate_is_in_percent_and_without_samples_says_nothing() -> None:
     assert known.low == pytest.approx(0.2529, abs=1e-4) and known.high == pytest.approx(44.5016, abs=1e-4)  # binom.test(1, 10) of R
     nothing = rate(torch.zeros(0, dtype=torch.bool))
     assert np.isnan(nothing.value) and (nothing.low, nothing.high, nothing.n) == (0.0, 100.0, 0)
+
+
+def test_without_similarity_all_else_is_the_same() -> None:
+    before, after = network(), network(synthesis=Synthesis((-0.5, 0.0, 0.0)))
+    whole, less = (measure_pairs(before, after, Judge(), range(8), similarity=wanted) for wanted in (True, False))
+    assert not bool(whole.dissimilarity.isnan().any()) and bool(less.dissimilarity.isnan().all())
+    assert torch.equal(whole.logits_after, less.logits_after) and torch.equal(whole.l1, less.l1)
+    figures = ask(less, "beard", questions=["image_change"])
+    assert not any("dissimilarity" in name for name in figures) and any("l1_" in name for name in figures)
