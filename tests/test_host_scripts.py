@@ -37,7 +37,7 @@ from stylegan_redact.types import Network, RedactError
 pytestmark = pytest.mark.host
 
 ADA, SG3 = "STYLEGAN2_ADA_ROOT", "STYLEGAN3_ROOT"
-EDIT = ("--kimg=0.064", "--batch=8", "--lr=0.01")
+EDIT = ("--kimg=0.064", "--batch=8", "--lr=0.02")
 SMALL = dict(channel_base=512, channel_max=8)
 TRAIN3 = ("--batch=32", "--gpus=1", "--gamma=1", "--aug=noaug", "--workers=1", "--cbase=512", "--cmax=8")
 SEEDS = range(3)
