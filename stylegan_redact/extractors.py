@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from stylegan_redact.downloads import download
 from stylegan_redact.networks.stylegan2 import Discriminator
 from stylegan_redact.types import Network, RedactError
 
@@ -180,7 +181,7 @@ def load_extractor(text: str, network: Network, device: torch.device | str = "cp
         return TorchFidelity(text.removeprefix(TORCH_FIDELITY), device)
     path, stem = Path(text), ""
     if "://" in text:
-        path, stem = _download(text), Path(urllib.parse.unquote(urllib.parse.urlparse(text).path)).stem
+        path, stem = download(text, "extractor"), Path(urllib.parse.unquote(urllib.parse.urlparse(text).path)).stem
     G = network.G_ema
     img_shape = (G.img_channels, G.img_resolution, G.img_resolution)
     found = TorchScript(path, img_shape, device, name=stem)
@@ -233,17 +234,3 @@ def _tried(features: Callable[[torch.Tensor], torch.Tensor], img_shape: tuple[in
         got = f"shape {list(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
         raise RedactError(f"{asked} - two {told} gave {got} - it must give finite numbers of each image, [n, d]")
     return found.shape[1]
-
-
-def _download(url: str) -> Path:
-    from dnnlib import util  # NVIDIA's own inside a checkout: one cache for both.
-
-    dnnlib: Any = util
-    if not dnnlib.is_url(url, allow_file_urls=True):
-        raise RedactError(f"the extractor {url!r} was asked - this is no http, https, ftp or file URL - check its spelling, or download it yourself")
-    try:
-        return Path(dnnlib.open_url(url, return_filename=True))
-    except OSError as error:
-        raise RedactError(
-            f"the extractor {url!r} was asked - it cannot be had ({error}) - check the URL, or download it and give its path"
-        ) from error

@@ -10,8 +10,8 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from stylegan_redact.downloads import download
 from stylegan_redact.network import read_snapshot
 from stylegan_redact.pickles import Snapshot
 from stylegan_redact.types import Network, RedactError
@@ -66,7 +66,7 @@ def locate(network: str) -> Path:
     if network in known:
         return known[network]
     if "://" in network:
-        return _download(network)
+        return download(network, "network")
     path = Path(network)
     if not path.exists() and path.name == network and not path.suffix:
         raise RedactError(f"the network {network!r} was asked - bundled are: {', '.join(known) or 'none'} - take one of these, a path or a URL")
@@ -95,18 +95,6 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     except OSError as error:
         raise RedactError(f"{os.fspath(path)} was to be read - {error.strerror or error} - check the name and that you may read it") from error
     return digest.hexdigest()
-
-
-def _download(url: str) -> Path:
-    from dnnlib import util  # NVIDIA's own inside a checkout: one cache for both.
-
-    dnnlib: Any = util
-    if not dnnlib.is_url(url, allow_file_urls=True):
-        raise RedactError(f"the network {url!r} was asked - this is no http, https, ftp or file URL - check its spelling, or download it yourself")
-    try:
-        return Path(dnnlib.open_url(url, return_filename=True))
-    except OSError as error:
-        raise RedactError(f"the network {url!r} was asked - it cannot be had ({error}) - check the URL, or download it and give its path") from error
 
 
 def notes(snapshot: Snapshot, network: Network) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 import tiny_run
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from stylegan_redact import cli, evaluation
 from stylegan_redact.attacks import resurface
@@ -200,3 +201,40 @@ def test_a_conditional_network_is_measured_and_attacked_in_its_class(files: Path
     found = json.loads((finished(run(*options(files, tmp_path / "runs", **named))) / "evaluation.json").read_text())
     rates = [found["estimates"][f"residual_rate/rate_{side}"]["value"] for side in ("before", "after")]
     assert rates[0] > rates[1] and list(found["attacks"]) == asked.split(",") and found["classes"] == "1"
+
+
+def test_random_noise_is_not_drawn_where_no_layer_adds_any(files: Path, tmp_path: Path) -> None:
+    original = read_snapshot(files / "before.pkl")
+    network = load_network(original)
+    for G in (network.G, network.G_ema):
+        for name, parameter in G.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.data.zero_()
+    save_network(network, tmp_path / "still.pkl", original=original, record={"feature": "none"})
+    still = str(tmp_path / "still.pkl")
+    silent = run(*options(files, tmp_path, before=still, after=still), "--dry-run").output
+    noisy = run(*options(files, tmp_path, before=still), "--dry-run").output
+    assert '"psi 0.7, const noise, z"' in silent and "random noise" not in silent and '"psi 1, random noise, z"' in noisy
+
+
+def test_pictures_of_a_folder_are_inverted_and_features_can_be_left_out(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attacking, "CLEAN_STEPS", 2)
+    monkeypatch.setattr(resurface, "LEARNED_FROM", 100)
+    (tmp_path / "pictures").mkdir()
+    more = {
+        "attacks": "inversion:steps=3",
+        "attacker": str(files / "detector.pt"),
+        "attacked": "4",
+        "noise": "const",
+        "psi": "1",
+        "extractor": "none",
+    }
+    empty = run(*options(files, tmp_path / "runs", positives=str(tmp_path / "pictures"), **more))
+    assert empty.exit_code == 2 and "there are none" in empty.output
+    for shade in (200, 255):
+        Image.new("RGB", (20, 20), (shade, shade, shade)).save(tmp_path / "pictures" / f"{shade}.png")
+    found = json.loads(
+        (finished(run(*options(files, tmp_path / "runs", positives=str(tmp_path / "pictures"), **more))) / "evaluation.json").read_text()
+    )
+    assert found["attacks"]["inversion:steps=3"]["before"]["points"]["3"]["n"] == 2
+    assert not any(name.startswith("quality/") for name in found["estimates"])

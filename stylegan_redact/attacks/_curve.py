@@ -28,10 +28,10 @@ class Curve:
     """What else there is to know, such as the distance to the prior."""
 
     @staticmethod
-    def of_first_hits(hits: torch.Tensor, budgets: Sequence[int], unit: str, figures: Mapping[str, Estimate] | None = None) -> Curve:
+    def of_first_hits(hits: torch.Tensor, budgets: Sequence[int], unit: str, what: str = "starts where it came back") -> Curve:
         """hits [n]: what each start had cost when it first succeeded, inf for never."""
         points = {budget: percent(hits <= budget) for budget in budgets}
-        return Curve(unit, "starts where it came back", points, figures or {})
+        return Curve(unit, what, points)
 
 
 def percent(flags: torch.Tensor) -> Estimate:

@@ -55,8 +55,8 @@ def prior_of(G: Any, seeds: range, c: torch.Tensor | None) -> Prior:
     return Prior(mean.float(), (vectors * deviation).float(), inverse.float(), radius)
 
 
-def within(u: torch.Tensor, radius: float) -> torch.Tensor:
-    """u [..., d] drawn back to the shell where it is outside."""
+def within(u: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+    """u [..., d] drawn back to radius, which broadcasts with [..., 1], where it is farther out."""
     return u * (radius / u.norm(dim=-1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
 
 
@@ -112,8 +112,7 @@ class Space:
         """To the shell, in place, where outside; a start that was outside may stay as far out as it was."""
         with torch.no_grad():
             for u, start, radius in zip(parts, self.start, self.radii, strict=True):
-                limit = start.norm(dim=-1, keepdim=True).clamp(min=radius)
-                u.mul_((limit / u.norm(dim=-1, keepdim=True).clamp(min=1e-30)).clamp(max=1))
+                u.copy_(within(u, start.norm(dim=-1, keepdim=True).clamp(min=radius)))
 
     def _synthesize(self, ws: torch.Tensor) -> torch.Tensor:
         img: torch.Tensor = self.G.synthesis(ws, noise_mode="const", force_fp32=True)

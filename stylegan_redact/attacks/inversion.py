@@ -8,7 +8,7 @@ the picture as the others do.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,8 +43,8 @@ class Inversion:
         figures = {"error_at_the_end": _mean(errors), f"distance_at_error_{self.error:g}": _mean(close)}
         if progress is not None:
             progress(f"attack {victim.name}", 1.0, {})
-        curve = Curve.of_first_hits(hits, budgets_up_to(self.steps), "gradient steps", figures)
-        return Curve(curve.unit, "pictures whose inversion shows it", curve.points, figures)
+        curve = Curve.of_first_hits(hits, budgets_up_to(self.steps), "gradient steps", "pictures whose inversion shows it")
+        return replace(curve, figures=figures)
 
     def _invert(self, G: Any, prior: Prior, img: torch.Tensor, scene: Scene) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Per picture: steps until the inversion showed the feature, error at the end, distance to the prior when the error was first small."""

@@ -16,6 +16,7 @@ from torch.nn.functional import softplus
 
 from stylegan_redact.attacks._curve import Curve, budgets_up_to
 from stylegan_redact.attacks._scene import Scene, Victim
+from stylegan_redact.attacks._space import within
 from stylegan_redact.network import sample_z
 from stylegan_redact.plugins import option
 from stylegan_redact.types import Progress
@@ -57,5 +58,5 @@ class Moon:
             slope = torch.autograd.grad(softplus(-scene.wish(img)).sum(), shift)[0]
             with torch.no_grad():
                 shift = shift - step_size * slope / slope.norm(dim=1, keepdim=True).clamp(min=1e-30)
-                shift = shift * (largest / shift.norm(dim=1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
+                shift = within(shift, shift.new_tensor(largest))
         return hit

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from stylegan_redact.attacks._curve import Curve, percent
+from stylegan_redact.attacks._curve import Curve, budgets_up_to, percent
 from stylegan_redact.attacks._finetune import towards_pictures
 from stylegan_redact.attacks._scene import Scene, Victim
 from stylegan_redact.network import broadcast_w, generate, sample_w
@@ -39,7 +39,7 @@ class Relearn:
         generator = torch.Generator().manual_seed(seed)
         students = towards_pictures(victim.G, broadcast_w(victim.G, w), img, lr=self.lr, batch=self.batch, generator=generator)
         for step, student in zip(range(1, self.steps + 1), students, strict=False):
-            if step in _looked_at(self.steps):
+            if step in budgets_up_to(self.steps):
                 points[step] = percent(scene.seen_rate(student, measured))
             if progress is not None:
                 progress(f"attack {victim.name}", step / self.steps, {})
@@ -57,8 +57,3 @@ class Relearn:
         raise RedactError(
             f"{self.examples} pictures with {scene.feature} were to be learned from - the original has {len(found)} among {len(pool)} - ask for fewer"
         )
-
-
-def _looked_at(steps: int) -> set[int]:
-    """1, 2, 5, 10, 20, 50, ... and the last."""
-    return {mantissa * 10**power for power in range(6) for mantissa in (1, 2, 5)} | {steps}

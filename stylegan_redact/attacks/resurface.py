@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from stylegan_redact.attacks._curve import Curve, percent
+from stylegan_redact.attacks._curve import Curve, budgets_up_to, percent
 from stylegan_redact.attacks._finetune import adversarially
 from stylegan_redact.attacks._scene import Scene, Victim
 from stylegan_redact.network import generate, sample_w
@@ -34,7 +34,7 @@ class Resurface:
         measured = scene.fresh[-self.images :]
         points = {0: percent(scene.seen_rate(victim.G, measured))}
         for step, student in self.trained(victim.network, scene, seed):
-            if step in (1, 2, 5, 10, 20, 50, 100, 200, 500, self.steps):
+            if step in budgets_up_to(self.steps):
                 points[step] = percent(scene.seen_rate(student, measured))
             if progress is not None:
                 progress(f"attack {victim.name}", step / self.steps, {})
