@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,10 @@ class Victim:
     def G(self) -> Any:
         """The generator that tools sample from."""
         return self.network.G_ema
+
+    def frozen(self) -> Any:
+        """A copy of G whose parameters take no gradients; the victim's own stays as it was."""
+        return copy.deepcopy(self.G).requires_grad_(False)
 
 
 @dataclass(frozen=True)

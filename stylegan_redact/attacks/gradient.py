@@ -11,9 +11,11 @@ from torch.nn.functional import softplus
 
 from stylegan_redact.attacks._curve import Curve, budgets_up_to
 from stylegan_redact.attacks._scene import Scene, Victim
-from stylegan_redact.attacks._space import PRIOR_SEEDS, SPACES, Space, prior_of
+from stylegan_redact.attacks._space import PRIOR_SEEDS, SPACES, Space
+from stylegan_redact.network import sample_w
 from stylegan_redact.plugins import option
 from stylegan_redact.types import Progress
+from stylegan_redact.wspace.prior import prior_of
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class Gradient:
 
     def attack(self, victim: Victim, scene: Scene, seed: int, progress: Progress | None = None) -> Curve:
         """Success by gradient steps. Nothing is random: `seed` is not used."""
-        G = victim.G.requires_grad_(False)
+        G = victim.frozen()
         prior_seeds = scene.fresh[:PRIOR_SEEDS]
-        prior = prior_of(G, prior_seeds, scene.labels_of(prior_seeds))
+        prior = prior_of(sample_w(G, prior_seeds, c=scene.labels_of(prior_seeds)))
         hits = []
         for begin in range(0, len(scene.starts), scene.batch):
             some = scene.starts[begin : begin + scene.batch]

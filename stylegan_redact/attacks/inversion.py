@@ -15,11 +15,13 @@ import torch
 
 from stylegan_redact.attacks._curve import Curve, budgets_up_to
 from stylegan_redact.attacks._scene import Scene, Victim
-from stylegan_redact.attacks._space import PRIOR_SEEDS, Prior, prior_of
+from stylegan_redact.attacks._space import PRIOR_SEEDS
 from stylegan_redact.estimates import mean_interval
 from stylegan_redact.losses.ms_ssim import ms_ssim
+from stylegan_redact.network import sample_w
 from stylegan_redact.plugins import option
 from stylegan_redact.types import Estimate, Progress, RedactError
+from stylegan_redact.wspace.prior import Prior, prior_of
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,9 @@ class Inversion:
         """Pictures whose inversion shows the feature, by gradient steps. Nothing is random: `seed` is not used."""
         if scene.pictures is None:
             raise RedactError("pictures were to be inverted - none that show the feature are there - give some")
-        G = victim.G.requires_grad_(False)
+        G = victim.frozen()
         prior_seeds = scene.fresh[:PRIOR_SEEDS]
-        prior = prior_of(G, prior_seeds, scene.labels_of(prior_seeds))
+        prior = prior_of(sample_w(G, prior_seeds, c=scene.labels_of(prior_seeds)))
         found = [self._invert(G, prior, img, scene) for img in scene.pictures.split(scene.batch)]
         hits, errors, distances = (torch.cat(column) for column in zip(*found, strict=True))
         close = distances[distances.isfinite()]

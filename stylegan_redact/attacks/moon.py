@@ -16,10 +16,10 @@ from torch.nn.functional import softplus
 
 from stylegan_redact.attacks._curve import Curve, budgets_up_to
 from stylegan_redact.attacks._scene import Scene, Victim
-from stylegan_redact.attacks._space import within
 from stylegan_redact.network import sample_z
 from stylegan_redact.plugins import option
 from stylegan_redact.types import Progress
+from stylegan_redact.wspace.prior import within
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Moon:
 
     def attack(self, victim: Victim, scene: Scene, seed: int, progress: Progress | None = None) -> Curve:
         """Success by gradient steps. Nothing is random: `seed` is not used."""
-        G = victim.G.requires_grad_(False)
+        G = victim.frozen()
         hits = []
         for begin in range(0, len(scene.starts), scene.batch):
             some = scene.starts[begin : begin + scene.batch]

@@ -21,6 +21,7 @@ import torch
 from stylegan_redact import labels
 from stylegan_redact.network import broadcast_w, c_dim_of, check_finite, copy_network
 from stylegan_redact.plugins import option
+from stylegan_redact.training.adversary import Adversary
 from stylegan_redact.training.guide import BARELY, Guide
 from stylegan_redact.training.guided import Batch, Codes, GuidedLoss, guided_synthesis
 from stylegan_redact.training.pool import Pool, rare_weights
@@ -39,6 +40,7 @@ class Edit:
     still: float = option(0.6, "weight of 1 - MS-SSIM of images that are to stay", low=0.0, high=1000.0)
     elsewhere: float = option(2.0, "weight of the change of all pixels that the feature does not lie on", low=0.0, high=1000.0)
     realism: float = option(0.06, "weight of the discriminator's verdict on edited images", low=0.0, high=1000.0)
+    attacked: float = option(0.25, "share of each batch that is sought by an attacker in W+ while the network learns", low=0.0, high=0.5)
     batch: int = option(32, "images of a step", low=4, high=4096)
     lr: float = option(0.0026, "Adam's step, falling to zero", low=0.0, high=1.0)
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
@@ -58,16 +60,19 @@ class Edit:
         loss = GuidedLoss(guide, network.D if self.realism > 0 else None, self.guidance, self.hold, self.still, self.elsewhere, self.realism)
         after = copy_network(network)
         schedule = Schedule(max(round(self.kimg * 1000 / self.batch), 1), self.batch, self.lr, seed, self.batch_gpu)
-        codes = mixed_codes(network.G_ema, feature.latents, feature.bystanders)
+        num_sought = round(self.attacked * self.batch)
+        adversary = Adversary(after.G_ema, guide, feature.latents, num_sought, self.batch_gpu or self.batch) if num_sought else None
+        codes = mixed_codes(network.G_ema, feature.latents, feature.bystanders, adversary)
         guided_synthesis(after.G_ema.synthesis, network.G_ema.synthesis, codes, loss, schedule, progress)
         after.G.load_state_dict(after.G_ema.state_dict())
         check_finite(after)
         return after
 
 
-def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None = None) -> Codes:
+def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None = None, adversary: Adversary | None = None) -> Codes:
     """Draws codes: three eighths that show the feature, three that do not, and a quarter that mix two of either kind.
 
+    Where there is an adversary, what it has found comes first, and the rest is shared out so.
     Where there are bystanders, half of those that do not show it are such, and are held whatever they show.
     """
     shows = latents.score > BARELY
@@ -78,6 +83,13 @@ def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None 
     had, never = (Pool(latents.w[of], rare_weights(latents, of)) for of in (shows, ~shows))
 
     def draw(n: int, generator: torch.Generator) -> Batch:
+        if adversary is None:
+            return regular(n, generator)
+        ws, c = adversary.climb(generator)
+        rest = regular(n - len(ws), generator)
+        return Batch(torch.cat([ws, rest.ws]), torch.cat([rest.held.new_zeros([len(ws)]), rest.held]), None if c is None else torch.cat([c, rest.c]))
+
+    def regular(n: int, generator: torch.Generator) -> Batch:
         quarter, shown = n // 4, 3 * n // 8
         num_held = 0 if bystanders is None else (n - shown - quarter) // 2
         row = torch.arange(G.num_ws).view(1, -1, 1)

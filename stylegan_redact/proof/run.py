@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-
 from stylegan_redact import attacks, evaluation, run_dir
 from stylegan_redact.evaluation import collateral
 from stylegan_redact.network import seed_range
@@ -84,7 +82,7 @@ def metric_line(question: str, figures: Mapping[str, Estimate], plan: Plan, cell
     line = {
         "results": results,
         "metric": question,
-        "num_gpus": int(plan.request.device != "cpu" and torch.cuda.is_available()),
+        "num_gpus": int(next(plan.after.G_ema.parameters()).is_cuda),
         "snapshot_pkl": Path(plan.request.after).name,
         "sampling": asdict(cell),
         "feature": plan.feature,

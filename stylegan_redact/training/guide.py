@@ -49,22 +49,24 @@ class Guide:
         n, state = len(img), generator.get_state()
         now = self.detector.logits(torch.cat([img, random_view(img, generator)]))  # [2 n, attributes]
         left = softplus(now[:, self.column] + self.margin).view(2, n).sum(dim=0)
+        shows = now[:n, self.column].detach() > BARELY
         rest = [index for index in range(now.shape[1]) if index != self.column]
         with torch.no_grad():
             if not rest:
-                return Comparison(left, now.new_zeros([]), (self.logit(before) > BARELY) & ~held)
+                marked = (self.logit(before) > BARELY) & ~held
+                return Comparison(left * (marked | (shows & ~held)), now.new_zeros([]), marked)
             generator.set_state(state)
             then = self.detector.logits(torch.cat([before, random_view(before, generator)]))
         marked = (then[:n, self.column] > BARELY) & ~held
         limit = torch.where(marked, MARKED_RANGE, UNMARKED_RANGE).repeat(2)[:, None]
-        return Comparison(left, apart(now[:, rest], then[:, rest], limit), marked)
+        return Comparison(left * (marked | (shows & ~held)), apart(now[:, rest], then[:, rest], limit), marked)
 
 
 class Comparison(NamedTuple):
     """Of images with what they were."""
 
     left: torch.Tensor
-    """[n]: how far the feature's logit is from below -margin, bare and through a view."""
+    """[n]: how far the feature's logit is from below -margin, bare and through a view; 0 where the image neither showed it nor does."""
     change: torch.Tensor
     """Scalar: distance of the other logits."""
     marked: torch.Tensor

@@ -52,7 +52,7 @@ class GuidedLoss:
     D: torch.nn.Module | None = None
     """The discriminator, if it is asked about marked pictures: half a feature looks like nothing that it was trained on."""
     guidance: float = 0.015
-    """What is left of the feature in marked pictures."""
+    """What is left of the feature in marked pictures, and in those that show it only now."""
     hold: float = 0.15
     """Distance of the detector's other logits."""
     still: float = 0.3
@@ -74,7 +74,7 @@ class GuidedLoss:
         """
         left, change, marked = self.guide.compare(img, before, batch.held, generator)
         free = img.new_full([len(img), 1, *img.shape[2:]], self.elsewhere)
-        terms = {"feature": self.guidance * (left * marked).mean(), "others": self.hold * change}
+        terms = {"feature": self.guidance * left.mean(), "others": self.hold * change}
         if bool(marked.any()):
             free[marked] = self.elsewhere - (self.elsewhere - self.inside) * wanted(self.guide.logit, before[marked], img[marked].detach())
             if self.D is not None:

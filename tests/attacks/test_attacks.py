@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import tiny_run
@@ -13,11 +12,12 @@ import torch
 from stylegan_redact import attacks, plugins
 from stylegan_redact.attacks import Curve, Scene, Victim
 from stylegan_redact.attacks._curve import budgets_up_to
-from stylegan_redact.attacks._space import SPACES, Prior, Space, prior_of, within
+from stylegan_redact.attacks._space import SPACES, Space
 from stylegan_redact.network import sample_w, synthesize
 from stylegan_redact.networks.stylegan2 import Discriminator
 from stylegan_redact.proof import attacking
 from stylegan_redact.types import Network, RedactError
+from stylegan_redact.wspace.prior import Prior, prior_of, within
 
 FEATURE = "glow"
 SHARE = 0.2
@@ -41,13 +41,7 @@ class Bright:
         return 20 * (self._mean(img) - self.limit)[:, None]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Many small products: a second thread takes longer than it saves."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +113,7 @@ def test_all_witnesses_have_to_see_it(scene: Scene) -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_a_space_starts_at_the_seeds_images(name: str, networks: tuple[Network, Network]) -> None:
     G = networks[0].G_ema
-    prior = prior_of(G, range(400), None)
+    prior = prior_of(sample_w(G, range(400)))
     space = Space(name, G, prior, (3, 4), None)
     with torch.no_grad():
         images = synthesize(G, sample_w(G, [3, 4]))
@@ -131,7 +125,7 @@ def test_a_space_starts_at_the_seeds_images(name: str, networks: tuple[Network, 
 
 
 def test_the_shell_holds_what_is_outside_and_lets_be_what_is_inside(networks: tuple[Network, Network]) -> None:
-    prior = prior_of(networks[0].G_ema, range(400), None)
+    prior = prior_of(sample_w(networks[0].G_ema, range(400)))
     w = sample_w(networks[0].G_ema, range(1000, 2000))
     u = prior.to_u(w)
     assert torch.allclose(prior.to_w(u), w, atol=1e-4)

@@ -59,10 +59,13 @@ def test_nothing_changed_costs_only_what_is_left_of_the_feature() -> None:
     assert found["others"] == found["change"] == 0 and found["structure"] == pytest.approx(0, abs=1e-6)
 
 
-def test_what_is_left_counts_for_images_that_showed_the_feature_only() -> None:
+def test_what_is_left_counts_for_images_that_showed_the_feature_or_have_come_to_show_it() -> None:
     gone = pictures(-0.5)
     assert terms(gone.clone(), gone)["feature"] == 0
-    assert terms(pictures(0.5), gone)["feature"] == 0
+    found = terms(pictures(0.5), gone)
+    assert found["feature"] > 0.015 * (10 + 4) / 2
+    assert found["change"] == pytest.approx((8 * 8) / SIDE**2 / 2, rel=1e-4), "what has come is held to what was there, everywhere"
+    assert terms(pictures(0.5), gone, held=(True, True))["feature"] == 0
 
 
 def test_a_marked_image_may_change_where_the_feature_lies_and_nowhere_else() -> None:
