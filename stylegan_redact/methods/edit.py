@@ -34,20 +34,20 @@ class Edit:
     """Guided edit of what the synthesis network draws."""
 
     margin: float = option(11.0, "how far below zero the detector's logit is pushed", low=0.0, high=20.0)
-    kimg: float = option(10.0, "thousands of images to fine-tune the synthesis network on", low=0.0, high=10000.0)
-    guidance: float = option(0.025, "weight of the detector's wish", low=0.0, high=1000.0)
+    kimg: float = option(16.0, "thousands of images to fine-tune the synthesis network on", low=0.0, high=10000.0)
+    guidance: float = option(0.014, "weight of the detector's wish", low=0.0, high=1000.0)
     hold: float = option(0.15, "weight of the other logits", low=0.0, high=1000.0)
     still: float = option(0.6, "weight of 1 - MS-SSIM of images that are to stay", low=0.0, high=1000.0)
     elsewhere: float = option(2.0, "weight of the change of all pixels that the feature does not lie on", low=0.0, high=1000.0)
     realism: float = option(0.06, "weight of the discriminator's verdict on edited images", low=0.0, high=1000.0)
     attacked: float = option(0.25, "share of each batch that is sought by an attacker in W+ while the network learns", low=0.0, high=0.5)
-    batch: int = option(32, "images of a step", low=4, high=4096)
+    batch: int = option(20, "images of a step", low=4, high=4096)
     lr: float = option(0.0026, "Adam's step, falling to zero", low=0.0, high=1.0)
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
 
     needs: ClassVar[tuple[str, ...]] = ("latents", "detector")
-    # Twice forward, once back; images as they were and are, bare and through a view, and where half of them change; half of them, back too; likewise.
-    passes: ClassVar[Mapping[str, float]] = {"draw": 4, "detect": 13, "criticise": 1.5, "compare": 1.5}
+    # Twice forward, once back; images as they were and are, bare and through a view, and where half of them change; half of them, back too; likewise. A quarter is climbed once more.
+    passes: ClassVar[Mapping[str, float]] = {"draw": 4.75, "detect": 13.75, "criticise": 1.5, "compare": 1.5}
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
         """A network that draws the same pictures without the feature. G becomes a copy of the redacted G_ema."""

@@ -101,7 +101,7 @@ def guided_synthesis(
     generator = torch.Generator().manual_seed(schedule.seed)
     student.requires_grad_(False)
     parameters = [parameter.requires_grad_(True) for parameter in trainable(student)]
-    optimizer = torch.optim.Adam(parameters, lr=schedule.lr, betas=(0.0, 0.99))
+    optimizer = torch.optim.Adam(parameters, lr=schedule.lr, betas=(0.9, 0.99))
     batch, steps = schedule.batch, schedule.steps
     micro = batch if schedule.micro_batch is None else min(schedule.micro_batch, batch)
     for step in range(steps):
