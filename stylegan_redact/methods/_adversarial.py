@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from stylegan_redact.training.adversarial import Rules, Streams, fine_tune
 from stylegan_redact.training.guide import BARELY
 from stylegan_redact.training.images import check_images, open_images
 from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.training.streams import Stream, from_files, generated, mixed
+from stylegan_redact.training.streams import Stream, Wanted, from_files, generated, mixed, only
 from stylegan_redact.types import Feature, Network, Progress, RedactError
 
 
@@ -30,14 +30,13 @@ class Adversarial:
     lr: float = option(0.002, "Adam's step, falling to zero", low=0.0, high=1.0)
     r1: float = option(0.5, "gamma of R1, the penalty on the discriminator's slope", low=0.0, high=1000.0)
     augment: float = option(0.2, "share of pictures that the discriminator sees through a random view", low=0.0, high=1.0)
-    data: str | None = option(
-        None, "folder or zip of real images in NVIDIA's layout; None: what the network draws without the feature", path=True
-    )
+    data: str | None = option(None, "folder or zip of real images in NVIDIA's layout; None: what the network draws without the feature", path=True)
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
 
     needs: ClassVar[tuple[str, ...]] = ("latents", "detector")
-    # The generator forward and back, its paths at every fourth step, and what is drawn as real; D of that back once, and of two streams forward and back.
-    passes: ClassVar[Mapping[str, float]] = {"draw": 5.5, "criticise": 9.5}
+    # The generator forward and back, its paths at every fourth step, what is drawn as real and to be redacted; D forward and back in G's step and
+    # of three streams in its own; back is worth two.
+    passes: ClassVar[Mapping[str, float]] = {"draw": 6, "criticise": 12}
 
     def __post_init__(self) -> None:
         if self.data is not None:
@@ -51,9 +50,7 @@ class Adversarial:
         """What steadies the training."""
         return Rules(r1=self.r1, augment=self.augment)
 
-    def tuned(
-        self, network: Network, after: Network, streams: Streams, loss: RedactionLoss, seed: int, progress: Progress | None = None
-    ) -> Network:
+    def tuned(self, network: Network, after: Network, streams: Streams, loss: RedactionLoss, seed: int, progress: Progress | None = None) -> Network:
         """`after`, trained; G is the trained one, G_ema its average."""
         fine_tune(network, after, streams, loss, self.rules(), self.schedule(seed), progress)
         check_finite(after)
@@ -77,29 +74,37 @@ def copied(network: Network, feature: Feature, method: str, *, gradients: bool =
     return copy_network(network)
 
 
-def scored(feature: Feature) -> Any:
+def scored(feature: Feature) -> Callable[[torch.Tensor], torch.Tensor]:
     """img [n, C, H, W] -> [n], the detector's logit of the feature."""
     assert feature.detector is not None
     detector, column = feature.detector, feature.detector.attributes.index(feature.name)
     return lambda img: detector.logits(img)[:, column]
 
 
-def real_stream(network: Network, feature: Feature, data: str | None) -> Stream:
-    """Pictures without the feature by the detector's word: of a data set, or else what the original draws for labelled latents.
+def real_stream(network: Network, feature: Feature, data: str | None, valid: Wanted | None = None) -> Stream:
+    """Clean pictures: of a data set, or else what the original draws for labelled latents.
 
     Where there are bystanders, pictures of other classes that are to stay as they are, half of the stream is what the original draws of these.
+
+    Args:
+        data:  Folder or zip, or None.
+        valid: Which pictures are clean; None: those without the feature by the detector's word.
 
     Raises:
         RedactError: there are none, or a data set that does not fit the network.
     """
     latents, bystanders, G = feature.latents, feature.bystanders, network.G_ema
     assert latents is not None
+    score = scored(feature)
     if data is not None:
-        stream = from_files(open_images(data, shape_of(G)), c_dim_of(G), latents.w.device, scored(feature), BARELY)
+        clean = valid or (lambda img: score(img) <= BARELY)
+        stream = from_files(open_images(data, shape_of(G)), c_dim_of(G), latents.w.device, clean)
+    elif valid is not None:
+        stream = only(generated(G, latents.w, latents.c), valid, "the network")
     else:
         free = latents.score <= BARELY
         if not bool(free.any()):
-            raise RedactError(f"pictures without {feature.name} were wanted - none of {len(free)} labelled ones is - choose a rarer feature, or give --data")
+            raise RedactError(f"pictures without {feature.name} were wanted - none of {len(free)} labelled ones is - choose a rarer feature")
         stream = generated(G, latents.w[free], None if latents.c is None else latents.c[free])
     return stream if bystanders is None else mixed([stream, generated(G, bystanders.w, bystanders.c)])
 
@@ -122,7 +127,7 @@ def example_stream(network: Network, paths: str, device: torch.device) -> Stream
     """Pictures of folders or zips, separated by commas, each as often as the others."""
     G: Any = network.G_ema
     sets = [open_images(path, shape_of(G)) for path in split_paths(paths)]
-    return mixed([from_files(files, c_dim_of(G), device, None, 0.0) for files in sets])
+    return mixed([from_files(files, c_dim_of(G), device) for files in sets])
 
 
 def split_paths(paths: str) -> list[str]:

@@ -3,8 +3,8 @@
 
 Lazy R1 (Mescheder et al. 2018, arXiv 1801.04406) and path length regularisation (Karras et al. 2020, arXiv 1912.04958, section 3.2 and appendix B);
 random views of a share of the pictures of all streams alike, so that the discriminator has no mark to tell the streams by (ADA, Karras et al. 2020,
-arXiv 2006.06676). float32 throughout. Noise is constant, hence its strengths are not trained; nor is what steers StyleGAN3's pose. StyleGAN3's running
-magnitudes stay as the file has them.
+arXiv 2006.06676). float32 throughout. Noise is constant, hence its strengths are not trained; nor is what steers StyleGAN3's pose.
+StyleGAN3's running magnitudes stay as the file has them.
 """
 
 from __future__ import annotations

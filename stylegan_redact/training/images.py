@@ -64,7 +64,9 @@ class ImageFiles:
             return torch.nn.functional.one_hot(torch.tensor(self.labels), c_dim).float()
         if all(isinstance(label, list) and len(label) == c_dim for label in self.labels):
             return torch.tensor(self.labels, dtype=torch.float32)
-        raise RedactError(f"{self.path} was to be trained on - its {LABELS} has labels that are not of {c_dim} classes - give such as the network has")
+        raise RedactError(
+            f"{self.path} was to be trained on - its {LABELS} has labels that are not of {c_dim} classes - give such as the network has"
+        )
 
     def _pixels(self, name: str) -> np.ndarray:
         """[H, W, C] uint8."""

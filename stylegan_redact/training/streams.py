@@ -70,46 +70,74 @@ def mixed(streams: Sequence[Stream]) -> Stream:
     return draw
 
 
-def from_files(files: ImageFiles, c_dim: int, device: torch.device, score: Callable[[torch.Tensor], torch.Tensor] | None, below: float) -> Stream:
-    """Pictures of files, drawn uniformly among those that score below a line; each is scored when it is first drawn.
+Wanted = Callable[[torch.Tensor], torch.Tensor]
+"""img [n, C, H, W] -> [n] bool: is a picture to be shown?"""
+
+
+def only(stream: Stream, wanted: Wanted, name: str) -> Stream:
+    """What is wanted of a stream, as many as are asked for.
 
     Args:
-        files: Where they are.
-        c_dim: Classes of the network.
-        device: Where they go.
-        score: img [n, C, H, W] -> [n]; None: all are wanted.
-        below: The line.
+        stream: Of all pictures.
+        wanted: Which are wanted.
+        name:   Of the stream, for messages.
 
     Raises:
-        RedactError: labels are missing, or, when drawn, nearly none of many scores below.
+        RedactError: when drawn, nearly none is.
+    """
+
+    def draw(n: int, generator: torch.Generator) -> Images:
+        parts: list[Images] = []
+        found = 0
+        for _ in range(LOOKS):
+            some = stream(n, generator)
+            with torch.no_grad():
+                kept = wanted(some.img).to(some.img.device)
+            parts.append(Images(some.img[kept], None if some.c is None else some.c[kept]))
+            found += int(kept.sum())
+            if found >= n:
+                labels = [part.c for part in parts if part.c is not None]
+                return Images(torch.cat([part.img for part in parts])[:n], torch.cat(labels)[:n] if labels else None)
+        raise RedactError(f"{n} pictures of {name} were wanted - of {LOOKS * n} looked at {found} will do - give a set that has more")
+
+    return draw
+
+
+def from_files(files: ImageFiles, c_dim: int, device: torch.device, wanted: Wanted | None = None) -> Stream:
+    """Pictures of files, drawn uniformly among those that are wanted; each is asked about when it is first drawn.
+
+    Args:
+        files:  Where they are.
+        c_dim:  Classes of the network.
+        device: Where they go.
+        wanted: Which are wanted; None: all.
+
+    Raises:
+        RedactError: labels are missing, or, when drawn, nearly none of many is wanted.
     """
     labels = files.one_hot(c_dim)
-    wanted: dict[int, bool] = {}
+    known: dict[int, bool] = {}
 
     def read(rows: list[int]) -> torch.Tensor:
         img = files.read(rows).to(device)
-        fresh = [place for place, row in enumerate(rows) if row not in wanted]
+        fresh = [place for place, row in enumerate(rows) if row not in known]
         if fresh:
             with torch.no_grad():
-                said = torch.ones(len(fresh), dtype=torch.bool) if score is None else (score(img[fresh]) < below).cpu()
-            wanted.update((rows[place], bool(one)) for place, one in zip(fresh, said, strict=True))
-        return img[[place for place, row in enumerate(rows) if wanted[row]]]
+                said = torch.ones(len(fresh), dtype=torch.bool) if wanted is None else wanted(img[fresh]).cpu()
+            known.update((rows[place], bool(one)) for place, one in zip(fresh, said, strict=True))
+        return img[torch.tensor([known[row] for row in rows], device=device)]
 
     def draw(n: int, generator: torch.Generator) -> Images:
         parts: list[torch.Tensor] = []
         chosen: list[int] = []
-        looked = 0
-        while len(chosen) < n:
-            rows = [row for row in torch.randint(len(files), [n], generator=generator).tolist() if wanted.get(row, True)]
-            looked += n
+        for _ in range(LOOKS):
+            rows = [row for row in torch.randint(len(files), [n], generator=generator).tolist() if known.get(row, True)]
             if rows:
                 parts.append(read(rows))
-                chosen += [row for row in rows if wanted[row]]
-            if len(chosen) < n and looked > LOOKS * n:
-                raise RedactError(
-                    f"{n} pictures without the feature were wanted of {files.name} - of {len(wanted)} looked at {sum(wanted.values())} are free of it "
-                    "by the detector - give a set that has more"
-                )
-        return Images(torch.cat(parts)[:n], None if labels is None else labels[chosen[:n]].to(device))
+                chosen += [row for row in rows if known[row]]
+            if len(chosen) >= n:
+                return Images(torch.cat(parts)[:n], None if labels is None else labels[chosen[:n]].to(device))
+        told = f"of {len(known)} looked at {sum(known.values())} will do"
+        raise RedactError(f"{n} pictures of {files.name} were wanted - {told} - give a set that has more without the feature")
 
     return draw
