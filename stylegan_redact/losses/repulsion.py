@@ -3,8 +3,8 @@
 
 Tiwary, Guha, Panda & Prathosh 2023, arXiv 2309.14054: a generator is adapted to pictures with the feature, held near its start where its Fisher
 information says that it matters (elastic weight consolidation); then the original is trained on without the feature and repelled from the adapted
-weights. Three repulsions are theirs: EL2, IL2 and NL2. Two things are ours, so that settings mean the same for all networks: the Fisher information is
-scaled to a mean of 1, and distances are measured in units of that between original and adapted.
+weights. Three repulsions are theirs: EL2, IL2 and NL2. Two things are ours, so that settings mean the same for all networks: the Fisher information
+is scaled to a mean of 1, and distances are measured in units of that between original and adapted.
 """
 
 from __future__ import annotations

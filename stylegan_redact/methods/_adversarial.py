@@ -30,17 +30,12 @@ class Adversarial:
     lr: float = option(0.002, "Adam's step, falling to zero", low=0.0, high=1.0)
     r1: float = option(0.5, "gamma of R1, the penalty on the discriminator's slope", low=0.0, high=1000.0)
     augment: float = option(0.2, "share of pictures that the discriminator sees through a random view", low=0.0, high=1.0)
-    data: str | None = option(None, "folder or zip of real images in NVIDIA's layout; None: what the network draws without the feature", path=True)
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
 
     needs: ClassVar[tuple[str, ...]] = ("latents", "detector")
     # The generator forward and back, its paths at every fourth step, what is drawn as real and to be redacted; D forward and back in G's step and
     # of three streams in its own; back is worth two.
     passes: ClassVar[Mapping[str, float]] = {"draw": 6, "criticise": 12}
-
-    def __post_init__(self) -> None:
-        if self.data is not None:
-            check_images(self.data)
 
     def schedule(self, seed: int, share: float = 1.0) -> Schedule:
         """Steps and sizes of a share of the training."""
@@ -55,6 +50,17 @@ class Adversarial:
         fine_tune(network, after, streams, loss, self.rules(), self.schedule(seed), progress)
         check_finite(after)
         return after
+
+
+@dataclass(frozen=True)
+class OnCleanPictures(Adversarial):
+    """Of those that train on pictures without the feature, also where these come from."""
+
+    data: str | None = option(None, "folder or zip of real images in NVIDIA's layout; None: what the network draws without the feature", path=True)
+
+    def __post_init__(self) -> None:
+        if self.data is not None:
+            check_images(self.data, f"data={self.data!r}")
 
 
 def copied(network: Network, feature: Feature, method: str, *, gradients: bool = False) -> Network:

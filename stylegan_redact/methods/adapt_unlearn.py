@@ -15,7 +15,7 @@ import torch
 
 from stylegan_redact.losses.redaction import RedactionLoss
 from stylegan_redact.losses.repulsion import KINDS, repulsion
-from stylegan_redact.methods._adversarial import Adversarial, copied, real_stream, shown_stream
+from stylegan_redact.methods._adversarial import OnCleanPictures, copied, real_stream, shown_stream
 from stylegan_redact.plugins import option
 from stylegan_redact.training.adaptation import adapted_weights
 from stylegan_redact.training.adversarial import Streams, trained_parameters
@@ -24,7 +24,7 @@ from stylegan_redact.types import Feature, Network, Progress
 
 
 @dataclass(frozen=True)
-class AdaptUnlearn(Adversarial):
+class AdaptUnlearn(OnCleanPictures):
     """Tiwary et al.'s two stages."""
 
     kimg: float = option(5.0, "thousands of images of the second stage", low=0.0, high=100000.0)
@@ -34,7 +34,7 @@ class AdaptUnlearn(Adversarial):
     gamma: float = option(1.0, "of the repulsion; d is 1 at the original weights", low=0.0, high=1000.0)
     strength: float = option(1.0, "weight of the repulsion", low=0.0, high=1e6)
 
-    passes: ClassVar[Mapping[str, float]] = Adversarial.passes
+    passes: ClassVar[Mapping[str, float]] = OnCleanPictures.passes
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
         """A network trained on without the feature, away from one that has it. G_ema is a short average of G."""

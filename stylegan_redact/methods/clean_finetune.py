@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stylegan_redact.losses.redaction import RedactionLoss
-from stylegan_redact.methods._adversarial import Adversarial, copied, real_stream
+from stylegan_redact.methods._adversarial import OnCleanPictures, copied, real_stream
 from stylegan_redact.training.adversarial import Streams
 from stylegan_redact.types import Feature, Network, Progress
 
 
 @dataclass(frozen=True)
-class CleanFinetune(Adversarial):
+class CleanFinetune(OnCleanPictures):
     """Fine-tuning on clean pictures alone: a baseline."""
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:

@@ -18,7 +18,7 @@ from stylegan_redact.network import check_finite
 from stylegan_redact.plugins import option
 from stylegan_redact.training.adaptation import adapted_weights
 from stylegan_redact.training.adversarial import trained_parameters
-from stylegan_redact.types import Feature, Network, Progress, RedactError
+from stylegan_redact.types import Feature, Network, Progress
 
 CENTRE_SAMPLES = 4096
 
@@ -33,11 +33,6 @@ class Extrapolate(Adversarial):
 
     passes: ClassVar[Mapping[str, float]] = Adversarial.passes
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.data is not None:
-            raise RedactError("data was given to extrapolate - it trains on what the network draws with the feature alone - leave it out")
-
     @torch.no_grad()
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
         """A network whose G and G_ema were moved by the same step. It does not look at bystanders."""
@@ -49,7 +44,7 @@ class Extrapolate(Adversarial):
         steps = [-self.gamma * (theirs - mine) for theirs, mine in zip(adapted, trained_parameters(network.G), strict=True)]
         for before, net in ((network.G, after.G), (network.G_ema, after.G_ema)):
             for weight, step in zip(trained_parameters(net), steps, strict=True):
-                weight += step
+                weight.add_(step)
             follow_centre(before, net, feature.latents.c, torch.Generator().manual_seed(seed))
         check_finite(after)
         return after
@@ -62,4 +57,4 @@ def follow_centre(before: Any, after: Any, c: torch.Tensor | None, generator: to
         return
     z = torch.randn([CENTRE_SAMPLES, after.z_dim], generator=generator).to(centre.device)
     labels = None if c is None else c[torch.randint(len(c), [len(z)], generator=generator).to(c.device)]
-    centre += (after.mapping(z, labels)[:, 0] - before.mapping(z, labels)[:, 0]).mean(dim=0)
+    centre.add_((after.mapping(z, labels)[:, 0] - before.mapping(z, labels)[:, 0]).mean(dim=0))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stylegan_redact.losses.redaction import RedactionLoss
-from stylegan_redact.methods._adversarial import Adversarial, copied, example_stream, real_stream, shown_stream, split_paths
+from stylegan_redact.methods._adversarial import OnCleanPictures, copied, example_stream, real_stream, shown_stream, split_paths
 from stylegan_redact.plugins import option
 from stylegan_redact.training.adversarial import Streams
 from stylegan_redact.training.images import check_images
@@ -19,7 +19,7 @@ from stylegan_redact.types import Feature, Network, Progress, RedactError
 
 
 @dataclass(frozen=True)
-class RedactData(Adversarial):
+class RedactData(OnCleanPictures):
     """Kong & Chaudhuri's objective with a redaction set of pictures."""
 
     examples: str | None = option(
@@ -35,7 +35,7 @@ class RedactData(Adversarial):
             if not split_paths(self.examples):
                 raise RedactError(f"examples={self.examples!r} was asked - it names no folder or zip - give some, separated by commas")
             for path in split_paths(self.examples):
-                check_images(path)
+                check_images(path, f"examples={path!r}")
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
         """A network whose generator was told by its discriminator that the feature is fake. G_ema is a short average of G."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from stylegan_redact.losses.redaction import RedactionLoss
-from stylegan_redact.methods._adversarial import Adversarial, copied, real_stream, scored
+from stylegan_redact.methods._adversarial import OnCleanPictures, copied, real_stream, scored
 from stylegan_redact.plugins import option
 from stylegan_redact.training.adversarial import Streams
 from stylegan_redact.training.invalid import InvalidPictures, by_detector, check_validity, load_validity
@@ -20,7 +20,7 @@ from stylegan_redact.types import Feature, Network, Progress
 
 
 @dataclass(frozen=True)
-class RedactValidity(Adversarial):
+class RedactValidity(OnCleanPictures):
     """Kong & Chaudhuri's objective with the generator's own invalid pictures."""
 
     validity: str | None = option(
@@ -30,7 +30,7 @@ class RedactValidity(Adversarial):
     label_fake: float = option(0.05, "alpha-, its label of fakes", low=0.0, high=0.49)
     share_generated: float = option(0.8, "lambda: share of generated pictures among the fakes, the rest are to be redacted", low=0.01, high=0.99)
 
-    passes: ClassVar[Mapping[str, float]] = {**Adversarial.passes, "draw": Adversarial.passes["draw"] + 1, "detect": 1}
+    passes: ClassVar[Mapping[str, float]] = {**OnCleanPictures.passes, "draw": OnCleanPictures.passes["draw"] + 1, "detect": 1}
 
     def __post_init__(self) -> None:
         super().__post_init__()

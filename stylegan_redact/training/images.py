@@ -97,18 +97,18 @@ def open_images(path: str | Path, shape: tuple[int, int, int]) -> ImageFiles:
         RedactError: there is no such thing, or no picture in it, or labels that cannot be read.
     """
     path = Path(path)
-    check_images(path)
+    check_images(path, f"pictures of {path}")
     names = tuple(sorted(name for name in _names(path) if name.lower().endswith(SUFFIXES)))
     if not names:
         raise RedactError(f"pictures of {path} were asked - no {', '.join(SUFFIXES)} file is in it - give a folder or zip with some")
     return ImageFiles(path, names, _labels(path, names), shape)
 
 
-def check_images(path: str | Path) -> None:
-    """Raises RedactError if the path is neither a folder nor a zip."""
+def check_images(path: str | Path, asked: str) -> None:
+    """Raises RedactError, led by what was asked, if the path is neither a folder nor a zip."""
     if not Path(path).is_dir() and not (Path(path).is_file() and zipfile.is_zipfile(path)):
         there = "that is no zip" if Path(path).is_file() else "there is no such folder or file"
-        raise RedactError(f"pictures of {path} were asked - {there} - give a folder or zip of PNG or JPEG files")
+        raise RedactError(f"{asked} was asked - {there} - give a folder or zip of PNG or JPEG files")
 
 
 def _names(path: Path) -> list[str]:
