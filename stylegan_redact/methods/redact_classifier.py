@@ -2,8 +2,8 @@
 """Classifier-based redaction: the discriminator's verdict on what is drawn falls with a classifier's, whose slope reaches the generator.
 
 After Kong & Chaudhuri 2022, "Data Redaction from Pre-trained GANs", arXiv 2206.14389. The exact form of their guided discriminator was not
-known to us; ours is D_f = a- + (1 - a-) f D where f < tau (losses/redaction.py). f is the probability of being *allowed*: of the detector's logit l it
-is sigmoid(-l / softness). Ours, too: f looks through random views, since what one bare classifier leads a generator to is a picture that fools
+known to us; ours is D_f = a- + (1 - a-) f D where f < tau (losses/redaction.py). f is the probability of being *allowed*: of the detector's logit l
+it is sigmoid(-l / softness). Ours, too: f looks through random views, since what one bare classifier leads a generator to is a picture that fools
 it; and its softness, since a picture that shows the feature for certain would have no slope to leave by.
 """
 
