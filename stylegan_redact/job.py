@@ -164,7 +164,7 @@ def provenance(plan: Plan) -> dict[str, Any]:
         "feature": plan.feature,
         "keep": list(plan.keep),
         "method": plan.request.method,
-        "options": asdict(plan.method),
+        "options": plugins.record(plan.method),
         "seed": plan.request.seed,
         "num_latents": plan.request.num_latents,
         "detector": plan.classifiers["detector"],

@@ -13,6 +13,7 @@ import math
 import pkgutil
 import typing
 from collections.abc import Mapping
+from pathlib import PurePath
 from types import ModuleType
 from typing import Any
 
@@ -35,11 +36,28 @@ class Option:
     """Largest value allowed."""
     choices: tuple[Any, ...] | None = None
     """The only values allowed."""
+    path: bool = False
+    """It names files of this machine: records hold their names without folders."""
 
 
-def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple[Any, ...] | None = None) -> Any:
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[Any, ...] | None = None,
+    path: bool = False,
+) -> Any:
     """A dataclass field that carries its help text and range: `strength: float = option(1.0, "how far", low=0)`."""
-    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "path": path})
+
+
+def record(plugin: Any) -> dict[str, Any]:
+    """Option name -> value, for what is handed on: of paths, which may be private, only the last part of each."""
+    values = dataclasses.asdict(plugin)
+    paths = {each.name for each in options(type(plugin)) if each.path and values[each.name] is not None}
+    return values | {name: ",".join(PurePath(part).name for part in values[name].split(",")) for name in paths}
 
 
 def names(package: ModuleType | str) -> tuple[str, ...]:
@@ -77,7 +95,14 @@ def options(cls: type) -> tuple[Option, ...]:
     hints = typing.get_type_hints(cls)
     limits = ("low", "high", "choices")
     return tuple(
-        Option(field.name, hints[field.name], field.default, field.metadata.get("help", ""), **{limit: field.metadata.get(limit) for limit in limits})
+        Option(
+            field.name,
+            hints[field.name],
+            field.default,
+            field.metadata.get("help", ""),
+            **{limit: field.metadata.get(limit) for limit in limits},
+            path=field.metadata.get("path", False),
+        )
         for field in dataclasses.fields(cls)
         if field.init
     )

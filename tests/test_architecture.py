@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "features": {"types", "labels", "plugins", "network", "latents", "wspace", "detectors"},
     "methods": {"types", "labels", "plugins", "network", "foreign", "wspace", "losses", "training"},
     "evaluation": {"types", "labels", "plugins", "network", "wspace", "estimates", "paired_tests", "extractors", "losses"},
-    "attacks": {"types", "labels", "plugins", "network", "estimates", "losses", "wspace"},
+    "attacks": {"types", "labels", "plugins", "network", "estimates", "losses", "wspace", "training"},
     "command": EVERYTHING,
     "api": {"types", "labels", "plugins", "methods", "evaluation"},
     "package": set(),

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.nn.functional import softplus
 
 from stylegan_redact.losses.ms_ssim import ms_ssim
+from stylegan_redact.losses.redaction import RedactionLoss
 from stylegan_redact.network import trainable
+from stylegan_redact.training.adversarial import Game, Rules, Streams
+from stylegan_redact.training.schedule import Schedule
+from stylegan_redact.training.streams import stored
 from stylegan_redact.types import RedactError
 
 
@@ -35,43 +38,16 @@ def adversarially(
 ) -> Iterator[Any]:
     """A copy of G that trains on img [k, C, H, W] against a copy of D, as any StyleGAN is trained; yielded after each step. G and D stay.
 
-    Non-saturating logistic loss with R1 at every eighth step (Mescheder et al. 2018, arXiv 1801.04406; Karras et al. 2020, arXiv 1912.04958,
-    appendix B). c: [k, c_dim] labels of the images, if the networks are conditional.
+    Non-saturating logistic loss with R1 at every eighth step. c: [k, c_dim] labels of the images, if the networks are conditional.
 
     Raises:
         RedactError: there is no discriminator.
     """
     if D is None:
         raise RedactError("fine-tuning against the discriminator was asked - the file has none that is known here - leave out this attack")
-    student, critic = copy.deepcopy(G), copy.deepcopy(D).requires_grad_(True)
-    device = img.device
-    student.requires_grad_(True)
-    optimizers = [torch.optim.Adam([p for p in net.parameters() if p.requires_grad], lr=lr, betas=(0.0, 0.99)) for net in (student, critic)]
-    step = 0
+    rules = Rules(r1=r1_gamma, r1_interval=8, paths=0.0)
+    schedule = Schedule(steps=0, batch=batch, lr=lr, seed=0)  # As many steps as are asked for, with randomness of the caller.
+    game = Game(copy.deepcopy(G), copy.deepcopy(D), Streams(stored(img, c)), RedactionLoss(), rules, schedule, generator)
     while True:
-        rows = torch.randint(len(img), [batch], generator=generator).to(device)
-        real, label = img[rows], None if c is None else c[rows]
-        fake = _fake(student, batch, label, generator, device)
-        critic.requires_grad_(False)
-        _take(optimizers[0], softplus(-critic(fake, label, force_fp32=True)).mean())
-        critic.requires_grad_(True)
-        loss = softplus(critic(fake.detach(), label, force_fp32=True)).mean() + softplus(-critic(real, label, force_fp32=True)).mean()
-        if step % 8 == 0:
-            some = real.detach().requires_grad_(True)
-            slope = torch.autograd.grad(critic(some, label, force_fp32=True).sum(), some, create_graph=True)[0]
-            loss = loss + 8 * r1_gamma / 2 * slope.square().sum(dim=[1, 2, 3]).mean()
-        _take(optimizers[1], loss)
-        step += 1
-        yield student
-
-
-def _fake(G: Any, n: int, c: torch.Tensor | None, generator: torch.Generator, device: torch.device) -> torch.Tensor:
-    z = torch.randn([n, G.z_dim], generator=generator).to(device)
-    img: torch.Tensor = G.synthesis(G.mapping(z, c), noise_mode="const", force_fp32=True)
-    return img
-
-
-def _take(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+        game.step()
+        yield game.G

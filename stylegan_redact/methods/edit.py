@@ -46,7 +46,8 @@ class Edit:
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
 
     needs: ClassVar[tuple[str, ...]] = ("latents", "detector")
-    # Twice forward, once back; images as they were and are, bare and through a view, and where half of them change; half of them, back too; likewise. A quarter is climbed once more.
+    # Twice forward, once back; images as they were and are, bare and through a view, and where half of them change; half of them, back too;
+    # likewise. A quarter is climbed once more.
     passes: ClassVar[Mapping[str, float]] = {"draw": 4.75, "detect": 13.75, "criticise": 1.5, "compare": 1.5}
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
