@@ -23,7 +23,7 @@ from stylegan_redact.types import Feature, Network, RedactError
 NAMES = plugins.names(methods)
 SMALL = {"steps": 300, "kimg": 1.0, "batch": 32}
 """Options that say how long a method works, made to fit a tiny network; those that a method has are used."""
-MORE = {"unlearn": {"kimg": 4.0}, "edit": {"kimg": 2.0, "guidance": 0.1, "lr": 0.002}}
+MORE = {"moon": {"kimg": 1.5, "lr": 0.004}, "unlearn": {"kimg": 4.0}, "edit": {"kimg": 2.0, "guidance": 0.1, "lr": 0.002}}
 """What a method needs beyond that, to get anywhere."""
 FEW_STEPS = {"steps": 3, "kimg": 0.096}
 SOUGHT = {"latents": "latents", "subspace": "subspace|latents", "detector": "detector|classifier", "examples": "examples|images", "label": "label"}
@@ -36,6 +36,7 @@ LEAST_FALL = 0.5
 KEPT_CODES = {
     "fold": {"w": True, "w_plus": True},
     "edit": {"w": True, "w_plus": True},
+    "moon": {"w": True},
     "unlearn": {"w": True},
     "mapping": {"w": False, "w_plus": False},
     "substitute_class": {"w": False, "w_plus": False},
@@ -87,7 +88,7 @@ def run(request: pytest.FixtureRequest) -> SimpleNamespace:
 
 
 def test_the_methods_are_there() -> None:
-    assert set(NAMES) >= {"edit", "fold", "mapping", "substitute_class", "unlearn"}
+    assert set(NAMES) >= {"edit", "fold", "mapping", "moon", "substitute_class", "unlearn"}
 
 
 def test_the_input_stays_as_it_was(run: SimpleNamespace) -> None:

@@ -24,7 +24,7 @@ from stylegan_redact.plugins import option
 from stylegan_redact.training.guide import BARELY, Guide
 from stylegan_redact.training.guided import Batch, Codes, GuidedLoss, guided_synthesis
 from stylegan_redact.training.pool import Pool, rare_weights
-from stylegan_redact.training.schedule import Schedule
+from stylegan_redact.training.schedule import Schedule, steps_of
 from stylegan_redact.types import Bystanders, Feature, LabelledLatents, Network, Progress, RedactError
 
 
@@ -57,7 +57,7 @@ class Edit:
         guide = Guide(feature.detector, feature.detector.attributes.index(feature.name), self.margin)
         loss = GuidedLoss(guide, network.D if self.realism > 0 else None, self.guidance, self.hold, self.still, self.elsewhere, self.realism)
         after = copy_network(network)
-        schedule = Schedule(max(round(self.kimg * 1000 / self.batch), 1), self.batch, self.lr, seed, self.batch_gpu)
+        schedule = Schedule(steps_of(self.kimg, self.batch), self.batch, self.lr, seed, self.batch_gpu)
         codes = mixed_codes(network.G_ema, feature.latents, feature.bystanders)
         guided_synthesis(after.G_ema.synthesis, network.G_ema.synthesis, codes, loss, schedule, progress)
         after.G.load_state_dict(after.G_ema.state_dict())
