@@ -81,7 +81,7 @@ def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None 
         quarter, shown = n // 4, 3 * n // 8
         num_held = 0 if bystanders is None else (n - shown - quarter) // 2
         row = torch.arange(G.num_ws).view(1, -1, 1)
-        first = (row < torch.randint(1, G.num_ws, [quarter, 1, 1], generator=generator)).to(latents.w.device)
+        first = (row < torch.randint(1, max(G.num_ws, 2), [quarter, 1, 1], generator=generator)).to(latents.w.device)
         counts = (had, shown), (never, n - shown - quarter - num_held), (had, quarter), (never, quarter)
         picked = [pool.pick(count, generator) for pool, count in counts]
         one, other, mine, theirs = (broadcast_w(G, pool.w[rows]) for (pool, _), rows in zip(counts, picked, strict=True))
