@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small VAE of handwritten digits, trained here, and two features unlearned: a digit, and closed loops. Prints what each method left, with intervals.
+"""A small VAE of handwritten digits, trained here, and two features unlearned: a digit, and closed loops. Prints figures with intervals.
 
     pip install -e '.[examples]'
     python docs/examples/digits_vae.py --outdir=vae-runs
@@ -145,7 +145,7 @@ def classifier(net: torch.nn.Module, img: torch.Tensor, shows: torch.Tensor, *, 
 
 
 def write_classifiers(vae: Vae, img: torch.Tensor, shows: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], folder: Path) -> str:
-    """detector.pt and judge.pt, each trained on its half of the digits and of what the VAE makes of them; how often each is right on the other half."""
+    """Writes detector.pt and judge.pt, each trained on its half of the digits and of what the VAE makes of them; says how often each is right."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = torch.arange(len(img))
     with torch.no_grad():
@@ -173,11 +173,16 @@ def percent(flags: torch.Tensor) -> str:
 def figures(run_dir: Path) -> str:
     """What the run measured, as the command writes it."""
     found = json.loads((run_dir / "redaction.json").read_text(encoding="utf-8"))["estimates"]
-    names = {"rate_before": "rate before", "rate_after": "left", "removed": "removed", "l1_feature_free": "L1 feature-free"}
+    names = {
+        "residual_rate/rate_before": "rate before",
+        "residual_rate/rate_after": "left",
+        "residual_rate/removed": "removed",
+        "image_change/l1_feature_free": "L1 feature-free",
+    }
     return "; ".join(
         f"{text} {each['value']:.4g} ({each['low']:.4g} to {each['high']:.4g}) {each['unit']}".rstrip()
         for name, text in names.items()
-        if (each := found.get(name)) is not None
+        if (each := found[name])
     )
 
 
