@@ -61,15 +61,10 @@ def test_the_same_keys_without_the_feature(made: tuple[Path, list[str]], tmp_pat
     assert torch.equal(after["encoder.weight"], before["encoder.weight"])
     assert rate(folder, before) > 0.15 and rate(folder, after) <= (1 - LEAST_FALL) * rate(folder, before)
     told = json.loads((run_dir / "redaction.json").read_text())
-    residual = told["estimates"]["residual_rate/rate_after"]
-    assert (
-        residual["low"] <= residual["value"] <= residual["high"]
-        and residual["n"] == 150
-        and told["estimates"]["image_change/l1_feature_free"]["n"] > 90
-    )
-    assert len(told["provenance"]["decoder_sha256"]) == 64 and told["network_redacted_sha256"] == tiny_run.sha256(
-        run_dir / f"network-redacted{ending}"
-    )
+    residual, change = (told["estimates"][name] for name in ("residual_rate/rate_after", "image_change/l1_feature_free"))
+    assert residual["low"] <= residual["value"] <= residual["high"] and residual["n"] == 150 and change["n"] > 90
+    assert len(told["provenance"]["decoder_sha256"]) == 64
+    assert told["network_redacted_sha256"] == tiny_run.sha256(run_dir / f"network-redacted{ending}")
     if ending == ".safetensors":
         with safetensors.safe_open(run_dir / f"network-redacted{ending}", framework="pt") as file:
             metadata = file.metadata()

@@ -188,9 +188,9 @@ def figures(run_dir: Path) -> str:
 
 @click.command()
 @click.option("--outdir", default="vae-runs", show_default=True, type=click.Path(path_type=Path), help="Where everything goes")
-@click.option("--methods", default="edit,unlearn,moon", show_default=True, help="To compare")
-@click.option("--epochs", default=60, show_default=True, help="Of the VAE")
-@click.option("--num-images", default=10_000, show_default=True, help="Fresh z to measure on")
+@click.option("--methods", default="unlearn,moon,edit", show_default=True, help="To compare")
+@click.option("--epochs", default=40, show_default=True, help="Of the VAE")
+@click.option("--num-images", default=5_000, show_default=True, help="Fresh z to measure on")
 def main(outdir: Path, methods: str, epochs: int, num_images: int) -> None:
     """Trains, redacts, prints."""
     torch.manual_seed(0)
