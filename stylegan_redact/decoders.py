@@ -81,6 +81,7 @@ def from_factory(factory: str) -> torch.nn.Module:
             make = getattr(module, name, None)
             made = make() if callable(make) else None
         except Exception as error:  # noqa: BLE001 - the user's code raises whatever it likes
+            sys.modules.pop(spec.name)
             raise RedactError(f"{asked} - it fails with {_reason(error)} - run that file by itself first") from None
     if make is None:
         raise RedactError(f"{asked} - {path.name} has no function {name} - name one that returns the decoder")

@@ -81,6 +81,7 @@ def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None 
         quarter, shown = n // 4, 3 * n // 8
         num_held = 0 if bystanders is None else (n - shown - quarter) // 2
         row = torch.arange(G.num_ws).view(1, -1, 1)
+        # A decoder's code has one row, and nothing to mix: it is the first of the two.
         first = (row < torch.randint(1, max(G.num_ws, 2), [quarter, 1, 1], generator=generator)).to(latents.w.device)
         counts = (had, shown), (never, n - shown - quarter - num_held), (had, quarter), (never, quarter)
         picked = [pool.pick(count, generator) for pool, count in counts]
