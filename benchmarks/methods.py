@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each method removes and what else it moves, as Markdown: every figure by the judge, on seeds that nothing was fitted to.
 
-    python benchmarks/methods.py --features=beard,eyeglasses,hat,smile --methods=edit,fold,mapping,unlearn
+    python benchmarks/methods.py --features=beard,eyeglasses,hat,smile --methods=edit,fold,mapping,moon,unlearn
 
 A method may carry options, `edit:hold=0:still=0`, to see what they are good for.
 
@@ -43,7 +43,7 @@ def with_options(text: str) -> tuple[str, dict[str, float]]:
 @click.command()
 @click.option("--network", default="portraits64", show_default=True)
 @click.option("--features", default="beard,eyeglasses,hat,smile", show_default=True)
-@click.option("--methods", default="edit,fold,mapping,unlearn", show_default=True)
+@click.option("--methods", default="edit,fold,mapping,moon,unlearn", show_default=True)
 @click.option("--access", default="z,w,w_plus", show_default=True)
 @click.option("--num-images", default=10_000, show_default=True)
 @click.option("--seed", default=0, show_default=True)

@@ -85,6 +85,11 @@ def core_options() -> list[click.Option]:
     count = click.IntRange(1, job.MOST_SEEDS)
     return [
         click.Option(["--network"], required=True, metavar="NAME|PATH|URL", help="Network pickle, or the name of a bundled network"),
+        click.Option(
+            ["--decoder"],
+            metavar="FILE.py:FACTORY",
+            help="Of a VAE: --network holds its weights, .pt or .safetensors, this function returns the module; FILE.py is run, with all your rights",
+        ),
         click.Option(["--feature"], required=True, metavar="NAME", help="What to suppress, for example beard; class:N is a whole class"),
         click.Option(["--outdir"], default="redact-runs", metavar="DIR", help="Where to save the results"),
         click.Option(["--method"], type=click.Choice(plugins.names(job.METHODS)), show_default=DEFAULT_METHOD, help="How to redact"),

@@ -16,8 +16,8 @@ from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.whole_class import WholeClass
 from stylegan_redact.labels import Labels, class_feature, of_class
 from stylegan_redact.measuring import Measurement
-from stylegan_redact.network import load_network, save_network, seed_range, span
-from stylegan_redact.network_files import NetworkFile
+from stylegan_redact.network import seed_range, span
+from stylegan_redact.network_files import DecoderFile, NetworkFile
 from stylegan_redact.precision import Precision, no_shortcuts
 from stylegan_redact.progress import Progress, time_text
 from stylegan_redact.types import Detector, Estimate, Feature, Network, RedactError
@@ -52,6 +52,7 @@ class Request:
     classes: str | None = None
     """--class: which class of a conditional network, or all."""
     trust_source: tuple[str, ...] = ()
+    decoder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Plan:
     """A request that can be met, with all that was read to find out. Nothing has been written so far."""
 
     request: Request
-    file: NetworkFile
+    file: NetworkFile | DecoderFile
     network: Network
     feature: str
     keep: tuple[str, ...]
@@ -89,9 +90,9 @@ def prepare(request: Request) -> Plan:
     device = device_of(request.device)
     no_shortcuts(device)
     run_dir.check_outdir(request.outdir)
-    file = network_files.find_network(request.network)
-    network = load_network(file.snapshot, device, trust_source=request.trust_source)
+    file, network = network_files.load(request.network, request.decoder, device, request.trust_source)
     G: Any = network.G_ema
+    network_files.check_access(G, request.access)
     class_index = class_feature(request.feature, G.c_dim, file.name)
     class_requests.check(
         request.feature, request.method, method, {"--class": request.classes, "--keep": request.keep, "--classifier": request.classifier}
@@ -168,16 +169,12 @@ def provenance(plan: Plan) -> dict[str, Any]:
         "seed": plan.request.seed,
         "num_latents": plan.request.num_latents,
         "detector": plan.classifiers["detector"],
-        "network_sha256": plan.file.snapshot.sha256,
+        **network_files.origin(plan.file, plan.network, plan.request.decoder),
     }
     if plan.labels is not None:
         record["class"] = plan.request.classes
     if plan.request.trust_source:
         record["trusted_sources"] = [sha256.lower() for sha256 in plan.request.trust_source]
-    if plan.network.D is None:
-        record["discriminator"] = "not known here, so that it did not judge how real the result is"
-    if plan.file.snapshot.converted_from is not None:
-        record["converted_from"] = plan.file.snapshot.converted_from
     return record | ({"earlier": plan.file.snapshot.redaction} if plan.file.snapshot.redaction is not None else {})
 
 
@@ -206,7 +203,7 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     img_before, img_after = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
     pictures.save(img_before, img_after, layout.columns, folder)
     estimates = _measure(plan, after, progress)
-    dropped = save_network(after, folder / "network-redacted.pkl", original=plan.file.snapshot, record=provenance(plan))
+    dropped = network_files.save(after, folder, plan.file, provenance(plan))
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
     _conclude(plan, folder, estimates, layout, dropped, progress)
@@ -248,7 +245,7 @@ def _conclude(
         "provenance": provenance(plan),
         "dropped": dropped,
         "judge": plan.classifiers["judge"],
-        "network_redacted_sha256": network_files.sha256_of(folder / "network-redacted.pkl"),
+        "network_redacted_sha256": network_files.sha256_of(network_files.result_path(folder, plan.file)),
         "estimates": evaluation.as_json(estimates),
         "targets": [{**asdict(each.target), "met": each.met} for each in verdicts],
         "all_targets_met": all(each.met for each in verdicts) if verdicts else None,
@@ -258,7 +255,7 @@ def _conclude(
     }
     met = sum(each.met for each in verdicts)
     told = f"{met} of {len(verdicts)} targets met" if verdicts else "No target applies"
-    progress.tell(f"{told}, {time_text(progress.seconds)} in all.\n{folder / 'network-redacted.pkl'}")
+    progress.tell(f"{told}, {time_text(progress.seconds)} in all.\n{network_files.result_path(folder, plan.file)}")
     run_dir.write_json(folder / "redaction.json", record)
 
 
@@ -274,7 +271,9 @@ def device_of(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def _classifiers(request: Request, file: NetworkFile, network: Network, device: torch.device) -> tuple[Detector, Detector, dict[str, Any]]:
+def _classifiers(
+    request: Request, file: NetworkFile | DecoderFile, network: Network, device: torch.device
+) -> tuple[Detector, Detector, dict[str, Any]]:
     """The detector that steers, the judge that measures, and what the records say of them."""
     loaded: list[Any]
     if request.classifier is None and request.judge is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What --network means: the name of a bundled network, a path, or a URL."""
+"""What --network means: the name of a bundled network, a path, or a URL; with --decoder, weights of a VAE's decoder."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import hashlib
 import os
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from stylegan_redact import decoder_files
+from stylegan_redact.decoder_files import DecoderFile, Weights
 from stylegan_redact.downloads import download
-from stylegan_redact.network import read_snapshot
+from stylegan_redact.network import load_network, read_snapshot, save_network
 from stylegan_redact.pickles import Snapshot
 from stylegan_redact.types import Network, RedactError
 
@@ -50,10 +55,65 @@ def find_network(network: str) -> NetworkFile:
     snapshot = read_snapshot(locate(network))
     if network in known:
         return NetworkFile(network, snapshot, network)
-    name = Path(urllib.parse.unquote(urllib.parse.urlparse(network).path) if "://" in network else network).stem
     origin = original_sha256(snapshot)
     same = [label for label, file in known.items() if sha256_of(file) == origin]
-    return NetworkFile(re.sub(r"[^0-9A-Za-z._-]", "_", name) or "network", snapshot, same[0] if same else None)
+    return NetworkFile(_short(network), snapshot, same[0] if same else None)
+
+
+def load(network: str, decoder: str | None, device: torch.device, trust_source: Sequence[str] = ()) -> tuple[NetworkFile | DecoderFile, Network]:
+    """What `--network` and `--decoder` name: the file, and the network in it.
+
+    Args:
+        network:      As `find_network` takes it.
+        decoder:      FILE.py:FACTORY, which is run, if the file holds weights of a decoder; None: it is a StyleGAN.
+        device:       Where it goes.
+        trust_source: sha256 of embedded sources that may be run.
+
+    Raises:
+        RedactError: there is no such thing, or it is not what it should be.
+    """
+    if decoder is None:
+        file = find_network(network)
+        return file, load_network(file.snapshot, device, trust_source=trust_source)
+    if trust_source:
+        raise RedactError("--trust-source was given with --decoder - a file of weights has no source in it, the decoder's is run - leave it out")
+    path = locate(network)
+    weights, loaded = decoder_files.load(path, sha256_of(path), decoder, device)
+    return DecoderFile(_short(network), weights), loaded
+
+
+def result_path(folder: Path, file: NetworkFile | DecoderFile) -> Path:
+    """Where in a run directory the redacted file goes."""
+    return folder / f"network-redacted{file.snapshot.ending if isinstance(file.snapshot, Weights) else '.pkl'}"
+
+
+def save(after: Network, folder: Path, file: NetworkFile | DecoderFile, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Writes the redacted file in the format of the one that was read; what was left out of it comes back."""
+    if isinstance(file.snapshot, Weights):
+        decoder_files.save(after, result_path(folder, file), file.snapshot, record)
+        return ()
+    return save_network(after, result_path(folder, file), original=file.snapshot, record=record)
+
+
+def origin(file: NetworkFile | DecoderFile, network: Network, decoder: str | None) -> dict[str, Any]:
+    """What the record of a redaction says of the file that it started from."""
+    told: dict[str, Any] = {"network_sha256": file.snapshot.sha256}
+    if decoder is not None:
+        told["decoder_sha256"] = sha256_of(decoder.rpartition(":")[0])
+    elif network.D is None:
+        told["discriminator"] = "not known here, so that it did not judge how real the result is"
+    return told | ({"converted_from": file.snapshot.converted_from} if file.snapshot.converted_from is not None else {})
+
+
+def check_access(G: Any, accesses: Sequence[str]) -> None:
+    """Raises RedactError if a way in is asked that the network does not have."""
+    if G.num_ws < 2 and set(accesses) - {"z"}:
+        raise RedactError(f"--access={','.join(accesses)} was asked of a decoder - z is all that goes into it - leave --access out")
+
+
+def _short(network: str) -> str:
+    name = Path(urllib.parse.unquote(urllib.parse.urlparse(network).path) if "://" in network else network).stem
+    return re.sub(r"[^0-9A-Za-z._-]", "_", name) or "network"
 
 
 def locate(network: str) -> Path:
@@ -97,10 +157,10 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def notes(snapshot: Snapshot, network: Network) -> list[str]:
+def notes(snapshot: Snapshot | Weights, network: Network) -> list[str]:
     """What of the file is not as usual: parts that are carried along unread, or a discriminator that cannot help."""
     told = [f"{CARRIES}: {', '.join(snapshot.opaque)}"] if snapshot.opaque else []
     told += snapshot.remarks
-    if network.D is None:
+    if network.D is None and not isinstance(snapshot, Weights):
         told.append("The discriminator of this file is not known here: it stays as it is, and edit does without its word on how real a picture looks")
     return told

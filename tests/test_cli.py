@@ -333,7 +333,8 @@ def test_redaction_json_comes_last(here, made, monkeypatch):
 
 
 def test_what_was_dropped_is_said(here, made, monkeypatch):
-    monkeypatch.setattr(job, "save_network", lambda *args, save=job.save_network, **kwargs: (*save(*args, **kwargs), "training_set_kwargs.path"))
+    save = network_files.save_network
+    monkeypatch.setattr(network_files, "save_network", lambda *args, **kwargs: (*save(*args, **kwargs), "training_set_kwargs.path"))
     folder, output = ran(*made[1], *SMALL)
     assert "may be private: training_set_kwargs.path" in output
     assert json.loads((folder / "redaction.json").read_text())["dropped"] == ["training_set_kwargs.path"]

@@ -33,6 +33,7 @@ LABELLED, MEASURED = range(800), range(1_000_000, 1_000_300)
 QUICK: dict[str, dict[str, Any]] = {
     "fold": {},
     "mapping": {"steps": 120, "batch": 256},
+    "moon": {"kimg": 0.6, "batch": 24, "lr": 0.004},
     "unlearn": {"kimg": 0.6, "batch": 24, "lr": 0.004},
     "edit": {"kimg": 0.5, "batch": 16, "guidance": 0.1, "lr": 0.004},
 }

@@ -25,7 +25,8 @@ SMALL = {"steps": 300, "kimg": 1.0, "adapt_kimg": 0.5, "batch": 32}
 """Options that say how long a method works, made to fit a tiny network; those that a method has are used."""
 ADVERSARIAL = {"kimg": 2.0, "lr": 0.008}
 """Its discriminator has learned nothing yet."""
-MORE = {"unlearn": {"kimg": 4.0}, "edit": {"kimg": 2.0, "guidance": 0.1, "lr": 0.002}, "extrapolate": {"kimg": 1.0, "lr": 0.008}}
+MORE: dict[str, dict[str, Any]] = {"moon": {"kimg": 1.5, "lr": 0.004}, "unlearn": {"kimg": 4.0}, "edit": {"kimg": 2.0, "guidance": 0.1, "lr": 0.002}}
+MORE["extrapolate"] = {"kimg": 1.0, "lr": 0.008}
 MORE |= {name: ADVERSARIAL for name in ("adapt_unlearn", "redact_classifier", "redact_data", "redact_validity")}
 """What a method needs beyond that, to get anywhere."""
 FEW_STEPS = {"steps": 3, "kimg": 0.096, "adapt_kimg": 0.096}
@@ -41,6 +42,7 @@ BASELINES = {"clean_finetune"}
 KEPT_CODES = {
     "fold": {"w": True, "w_plus": True},
     "edit": {"w": True, "w_plus": True},
+    "moon": {"w": True},
     "unlearn": {"w": True},
     "mapping": {"w": False, "w_plus": False},
     "substitute_class": {"w": False, "w_plus": False},
@@ -92,7 +94,7 @@ def run(request: pytest.FixtureRequest) -> SimpleNamespace:
 
 
 def test_the_methods_are_there() -> None:
-    assert set(NAMES) >= {"edit", "fold", "mapping", "substitute_class", "unlearn"}
+    assert set(NAMES) >= {"edit", "fold", "mapping", "moon", "substitute_class", "unlearn"}
 
 
 def test_the_input_stays_as_it_was(run: SimpleNamespace) -> None:

@@ -9,11 +9,14 @@ f(z) for all others. Where the published target has two traps, this module takes
 2. Published, t is the mean projection, so half of all latents or so are moved, however rare the feature is (with unbalanced labels).
    `rate_threshold` moves as many as the labels say; `mean_threshold` is the published one.
 
+`published_target` puts the published parts together, traps included.
+
 Strength, learning rate and number of steps of the paper are not known to us: ours are ours.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -124,6 +127,31 @@ def moved_latent(latent: torch.Tensor, direction: torch.Tensor, threshold: torch
     """
     excess = projection(latent, direction) - threshold  # [n]
     return latent - step * excess[:, None] * (direction / direction.norm())
+
+
+@dataclass(frozen=True)
+class PublishedTarget:
+    """Moon et al.'s gate and target to the letter: what lies at the threshold or past it moves by (proj(z) - t) z_e, which is |z_e| times too far."""
+
+    direction: torch.Tensor
+    """z_e [d], not normalised."""
+    threshold: float
+    """t, the mean projection."""
+
+    def moves(self, latent: torch.Tensor) -> torch.Tensor:
+        """sim(z) [n] bool of latents [n, d]."""
+        return gate(latent, self.direction, self.threshold)
+
+    def __call__(self, latent: torch.Tensor) -> torch.Tensor:
+        """[n, d]: z_hat where the gate is open, z elsewhere."""
+        moved = moved_latent(latent, self.direction, self.threshold, step=float(self.direction.norm()))
+        return torch.where(self.moves(latent)[:, None], moved, latent)
+
+
+def published_target(latent: torch.Tensor, shows: torch.Tensor) -> PublishedTarget:
+    """The target by labelled latents [n, d], shows [n] bool. Raises RedactError: only one label occurs."""
+    direction = mean_difference_vector(latent, shows)
+    return PublishedTarget(direction, float(mean_threshold(latent, direction)))
 
 
 def _checked_gate(img_after: torch.Tensor, img_target: torch.Tensor, img_before: torch.Tensor, shows: torch.Tensor) -> torch.Tensor:

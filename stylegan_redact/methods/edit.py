@@ -25,7 +25,7 @@ from stylegan_redact.training.adversary import Adversary
 from stylegan_redact.training.guide import BARELY, Guide
 from stylegan_redact.training.guided import Batch, Codes, GuidedLoss, guided_synthesis
 from stylegan_redact.training.pool import Pool, rare_weights
-from stylegan_redact.training.schedule import Schedule
+from stylegan_redact.training.schedule import Schedule, steps_of
 from stylegan_redact.types import Bystanders, Feature, LabelledLatents, Network, Progress, RedactError
 
 
@@ -60,7 +60,7 @@ class Edit:
         guide = Guide(feature.detector, feature.detector.attributes.index(feature.name), self.margin)
         loss = GuidedLoss(guide, network.D if self.realism > 0 else None, self.guidance, self.hold, self.still, self.elsewhere, self.realism)
         after = copy_network(network)
-        schedule = Schedule(max(round(self.kimg * 1000 / self.batch), 1), self.batch, self.lr, seed, self.batch_gpu)
+        schedule = Schedule(steps_of(self.kimg, self.batch), self.batch, self.lr, seed, self.batch_gpu)
         num_sought = round(self.attacked * self.batch)
         adversary = Adversary(after.G_ema, guide, feature.latents, num_sought, self.batch_gpu or self.batch) if num_sought else None
         codes = mixed_codes(network.G_ema, feature.latents, feature.bystanders, adversary)
@@ -94,7 +94,8 @@ def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None 
         quarter, shown = n // 4, 3 * n // 8
         num_held = 0 if bystanders is None else (n - shown - quarter) // 2
         row = torch.arange(G.num_ws).view(1, -1, 1)
-        first = (row < torch.randint(1, G.num_ws, [quarter, 1, 1], generator=generator)).to(latents.w.device)
+        # A decoder's code has one row, and nothing to mix: it is the first of the two.
+        first = (row < torch.randint(1, max(G.num_ws, 2), [quarter, 1, 1], generator=generator)).to(latents.w.device)
         counts = (had, shown), (never, n - shown - quarter - num_held), (had, quarter), (never, quarter)
         picked = [pool.pick(count, generator) for pool, count in counts]
         one, other, mine, theirs = (broadcast_w(G, pool.w[rows]) for (pool, _), rows in zip(counts, picked, strict=True))

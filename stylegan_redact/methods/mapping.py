@@ -37,6 +37,8 @@ class Mapping:
         """A network whose mapping gives no w past the target. G's mapping becomes G_ema's."""
         if feature.latents is None or feature.subspace is None:
             raise RedactError(f"{feature.name} was to be redacted by mapping - there are no labelled latents of it - gather it from a classifier")
+        if not any(True for _ in network.G_ema.mapping.parameters()):
+            raise RedactError(f"{feature.name} was to be redacted by mapping - this network has no mapping to teach - use unlearn, moon or edit")
         after = copy_network(network)
         hinge = hinge_for(feature.latents, feature.subspace, self.quantile)
         c = labels.needed(feature.latents.c, c_dim_of(network.G_ema), f"{feature.name} was to be redacted by mapping")

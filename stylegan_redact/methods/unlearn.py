@@ -4,7 +4,8 @@
 Implements the objective of Moon, Cho & Kim 2024, "Feature Unlearning for Pre-trained GANs and VAEs", arXiv 2303.05699v4: L1 + MS-SSIM towards
 the image of the moved latent past the threshold, L1 reconstruction elsewhere. Settings are ours, the paper's are not known to us. Traps
 avoided: the step is in units of the unit-length normal, not of the unnormalised difference vector (which overshoots); the threshold is a
-quantile of the latents without the feature, not the mean of all projections (which declares half of all latents to show it).
+quantile of the latents without the feature, not the mean of all projections (which declares half of all latents to show it). `moon` is the
+objective with both of them.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from typing import ClassVar
 import torch
 
 from stylegan_redact.losses.unlearn import UnlearnLoss
-from stylegan_redact.network import broadcast_w, check_finite, copy_network, with_pose_of
+from stylegan_redact.network import broadcast_w, with_pose_of
 from stylegan_redact.plugins import option
-from stylegan_redact.training.distill import distill_synthesis
-from stylegan_redact.training.schedule import Schedule
+from stylegan_redact.training.distill import distilled
+from stylegan_redact.training.schedule import Schedule, steps_of
 from stylegan_redact.types import Feature, Network, Progress, RedactError
 from stylegan_redact.wspace.geometry import hinge_for
 
@@ -61,11 +62,5 @@ class Unlearn:
             ws, aim = (broadcast_w(network.G_ema, w) for w in (fed, aim))
             return ws, with_pose_of(network.G_ema, ws, aim)
 
-        after = copy_network(network)
-        steps = max(round(self.kimg * 1000 / self.batch), 1)
-        schedule = Schedule(steps, self.batch, self.lr, seed, self.batch_gpu)
-        student, teacher = after.G_ema.synthesis, network.G_ema.synthesis
-        distill_synthesis(student, teacher, pairs, UnlearnLoss(self.strength), schedule, progress=progress)
-        after.G.synthesis.load_state_dict(after.G_ema.synthesis.state_dict())
-        check_finite(after)
-        return after
+        schedule = Schedule(steps_of(self.kimg, self.batch), self.batch, self.lr, seed, self.batch_gpu)
+        return distilled(network, pairs, UnlearnLoss(self.strength), schedule, progress)

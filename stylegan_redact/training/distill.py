@@ -9,12 +9,25 @@ from collections.abc import Callable
 import torch
 
 from stylegan_redact.losses.unlearn import UnlearnLoss
-from stylegan_redact.network import trainable
+from stylegan_redact.network import check_finite, copy_network, trainable
 from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.types import Progress
+from stylegan_redact.types import Network, Progress
 
 Pairs = Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 """(n, generator) -> ws [n, num_ws, w_dim] as callers feed it, and the ws whose picture shall come out."""
+
+
+def distilled(network: Network, pairs: Pairs, loss: UnlearnLoss, schedule: Schedule, progress: Progress | None = None) -> Network:
+    """A copy of the network whose synthesis was taught by that of its G_ema; G's synthesis becomes G_ema's. Arguments as below.
+
+    Raises:
+        RedactError: a tensor is no longer finite.
+    """
+    after = copy_network(network)
+    distill_synthesis(after.G_ema.synthesis, network.G_ema.synthesis, pairs, loss, schedule, progress=progress)
+    after.G.synthesis.load_state_dict(after.G_ema.synthesis.state_dict())
+    check_finite(after)
+    return after
 
 
 def distill_synthesis(

@@ -19,3 +19,8 @@ class Schedule:
     """Of all randomness."""
     micro_batch: int | None = None
     """Images at a time, to save memory; gradients add up. None: the whole batch."""
+
+
+def steps_of(kimg: float, batch: int) -> int:
+    """Optimiser steps that see so many thousands of images; one at least."""
+    return max(round(kimg * 1000 / batch), 1)

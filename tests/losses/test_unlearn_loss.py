@@ -144,6 +144,16 @@ def test_trap_of_the_length() -> None:
     torch.testing.assert_close(unlearn.moved_latent(LATENT, direction, 2.5), unlearn.moved_latent(LATENT, direction / 5, 2.5))
 
 
+def test_published_target_by_hand() -> None:
+    """z_e = (5, 0) and t = 2. 4 goes to 4 - (4 - 2) 5 = -6 and 6 to 6 - (6 - 2) 5 = -14: |z_e| = 5 times as far as to t. What lies at t counts."""
+    target = unlearn.published_target(LATENT, SHOWS)
+    assert target.threshold == 2.0 and target.moves(LATENT).tolist() == SHOWS.tolist()
+    assert target(LATENT)[:2].tolist() == [[-6.0, 1.0], [-14.0, -1.0]] and torch.equal(target(LATENT)[2:], LATENT[2:])
+    assert target.moves(torch.tensor([[2.0, 7.0], [1.999, 7.0]], dtype=torch.float64)).tolist() == [True, False]
+    to_threshold = LATENT - unlearn.moved_latent(LATENT, target.direction, target.threshold)
+    torch.testing.assert_close((LATENT - target(LATENT))[:2], 5 * to_threshold[:2])
+
+
 def test_trap_of_the_threshold() -> None:
     """A feature that a tenth shows: the published mean threshold moves about half of all latents, ours a tenth."""
     generator = torch.Generator().manual_seed(0)
