@@ -88,7 +88,8 @@ def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None 
             return regular(n, generator)
         ws, c = adversary.climb(generator)
         rest = regular(n - len(ws), generator)
-        return Batch(torch.cat([ws, rest.ws]), torch.cat([rest.held.new_zeros([len(ws)]), rest.held]), None if c is None else torch.cat([c, rest.c]))
+        labelled = None if c is None or rest.c is None else torch.cat([c, rest.c])
+        return Batch(torch.cat([ws, rest.ws]), torch.cat([rest.held.new_zeros([len(ws)]), rest.held]), labelled)
 
     def regular(n: int, generator: torch.Generator) -> Batch:
         quarter, shown = n // 4, 3 * n // 8
