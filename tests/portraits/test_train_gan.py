@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
 import torch
 
 from stylegan_redact.pickles import read_snapshot
-from stylegan_redact.portraits.train_gan import train
+from stylegan_redact.portraits import train_gan
+from stylegan_redact.portraits.train_gan import PORTRAITS, Schedule, Task, portraits
 
 BATCH = 4
 
@@ -19,8 +21,8 @@ def tensors(outdir: Path) -> dict[str, torch.Tensor]:
 
 
 def run(outdir: Path, num_steps: int, pickle: Path | None = None, pickle_kimg: int = 0) -> dict[str, torch.Tensor]:
-    outdir.mkdir(exist_ok=True)
-    train(0, outdir, num_steps * BATCH / 1000, BATCH, 0, 1, 16, 1, 0, pickle, pickle_kimg)
+    task = Task("portraits64", PORTRAITS, functools.partial(portraits, 16, 0))
+    train_gan.run(task, Schedule(outdir, num_steps * BATCH / 1000, BATCH, snap=1, pickle=pickle, pickle_kimg=pickle_kimg))
     return tensors(outdir)
 
 
