@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -109,7 +110,9 @@ def relearned(row: Row) -> str:
 
 def made(work: Work) -> dict[str, Any]:
     """The row, measured in a process of its own; of one that dies the reason."""
-    done = subprocess.run([sys.executable, "-m", "benchmarks.compare_row"], input=json.dumps(asdict(work)), capture_output=True, text=True)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    command = [sys.executable, "-m", "benchmarks.compare_row"]
+    done = subprocess.run(command, input=json.dumps(asdict(work)), capture_output=True, text=True, env=env)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
     lines = done.stderr.strip().splitlines() or ["it said nothing"]

@@ -102,7 +102,7 @@ def _axes(panel: Any, points: Mapping[str, np.ndarray]) -> None:
     panel.tick_params(colors=INK, length=3)
     panel.set_xlabel("others moved, points (mean over attributes)", color=INK)
     panel.set_ylabel("removed, %", color=INK)
-    panel.legend(loc="lower right", frameon=False, fontsize=9)
+    panel.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)
 
 
 def _label(panel: Any, points: Mapping[str, np.ndarray], renderer: Any) -> None:
