@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a small StyleGAN2 on handwritten digits, and two classifiers of them, for `compare_methods.py`.
 
-    OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 python benchmarks/train_digits.py --outdir=digits-run
+    OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 python -m benchmarks.train_digits --outdir=digits-run
 
 The pictures are the 1,797 digits of 8x8 pixels that come with scikit-learn (`pip install "stylegan-redact[benchmarks]"`; from UCI's Optical Recognition of
 Handwritten Digits, Alpaydin & Kaynak 1998), made larger and shifted by up to two pixels. Nothing is downloaded.
