@@ -2,11 +2,12 @@
 """What each method removes, what else it moves, what it takes to undo it, and what it costs: a table, and a plot of the frontier.
 
     python -m benchmarks.compare_methods --features=beard,eyeglasses,hat,smile
-    python -m benchmarks.compare_methods --network=digits-run/digits32.pkl --classifier=digits-run/detector.pt --judge=digits-run/judge.pt --features=digit-7
+    python -m benchmarks.compare_methods --network=ffhq.pkl --classifier=detector.pt --judge=judge.pt --features=beard --methods=edit,fold
 
-from the top folder of the repository. All rows share the network, the labelled latents, the fresh seeds and the judge, which steered nothing. Without `--methods` there is a row for
-each file of `methods/` that suppresses an attribute, one for the network as it is (`none`) and one for a sampler that rejects latents (`filter`). A method may carry
-options, `edit:hold=0:still=0`, to see what they are good for. docs/comparison.md says how each column is measured.
+from the top folder of the repository. All rows share the network, the labelled latents, the fresh seeds and the judge, which steered nothing. Without
+`--methods` there is a row for each file of `methods/` that suppresses an attribute, one for the network as it is (`none`) and one for a sampler that
+rejects latents (`filter`). A method may carry options, `edit:hold=0:still=0`, to see what they are good for. docs/comparison.md says how each column is
+measured.
 
     OUT/rows.jsonl                    settings, then a line for each row as it is done; --resume goes on from there
     OUT/table.md                      what the terminal showed
@@ -99,7 +100,7 @@ def last_point(curve: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def relearned(row: Row) -> str:
-    """The steps of fine-tuning by which half of the rate before was back: "6 to 10", where it was measured after 5 and after 10; "> 50" for not at all."""
+    """The steps of fine-tuning by which half of the rate before was back: "6 to 10" if it was looked at after 5 and 10; "> 50" for not at all."""
     half, latest = row["estimates"]["residual_rate/rate_before"]["value"] / 2, -1
     for cost in sorted(map(int, row["relearn"]["points"])):
         if row["relearn"]["points"][str(cost)]["value"] >= half:

@@ -119,14 +119,14 @@ def _label(panel: Any, points: Mapping[str, np.ndarray], renderer: Any) -> None:
     taken.append(panel.get_legend().get_window_extent(renderer))
     inside = panel.get_window_extent(renderer)
     for name, ((x, *_), (y, *_)) in sorted(points.items(), key=lambda item: tuple(item[1][:, 0])):
-        told = panel.annotate(
-            name, (x, min(y, MOST_REMOVED)), xytext=(0, 0), textcoords="offset points", fontsize=9, va="center", ha="left",
-            color=INK if name in best else "#555555", arrowprops=dict(arrowstyle="-", color="#bbbbbb", lw=0.7, shrinkA=1, shrinkB=4), zorder=4, annotation_clip=False,
-        )  # fmt: skip
+        leader = {"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.7, "shrinkA": 1, "shrinkB": 4}
+        place = {"xytext": (0, 0), "textcoords": "offset points", "va": "center", "ha": "left", "annotation_clip": False}
+        colour = INK if name in best else "#555555"
+        told = panel.annotate(name, (x, min(y, MOST_REMOVED)), fontsize=9, color=colour, arrowprops=leader, zorder=4, **place)
         for offset in _offsets(told.get_window_extent(renderer).width * 72 / panel.figure.dpi):
             told.set_position(offset)
             box = _text_box(told, renderer)
-            if inside.x0 <= box.x0 and box.x1 <= inside.x1 + 40 and inside.y0 <= box.y0 and box.y1 <= inside.y1 and not box.count_overlaps(taken):
+            if inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1 and not box.count_overlaps(taken):
                 break
         taken.append(_text_box(told, renderer))
 

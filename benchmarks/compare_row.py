@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One row of `compare_methods.py`, in a process of its own, so that its peak memory is its own: work as JSON on stdin, what was found as JSON on stdout."""
+"""One row of `compare_methods.py`, in a process of its own, so that its peak memory is its own.
+
+Work comes as JSON on stdin, what was found goes as JSON to stdout.
+"""
 
 from __future__ import annotations
 

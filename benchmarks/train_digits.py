@@ -3,15 +3,16 @@
 
     OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 python -m benchmarks.train_digits --outdir=digits-run
 
-The pictures are the 1,797 digits of 8x8 pixels that come with scikit-learn (`pip install "stylegan-redact[benchmarks]"`; from UCI's Optical Recognition of
-Handwritten Digits, Alpaydin & Kaynak 1998), made larger and shifted by up to two pixels. Nothing is downloaded.
+The pictures are the 1,797 digits of 8x8 pixels that come with scikit-learn (`pip install "stylegan-redact[benchmarks]"`; from UCI's Optical
+Recognition of Handwritten Digits, Alpaydin & Kaynak 1998), made larger and shifted by up to two pixels. Nothing is downloaded.
 
     digits-run/
         digits32.pkl              the network, 32x32, one channel; fakes*.png shows how it came along
         detector.pt, judge.pt     TorchScript, ten logits, one for each digit against the rest; their names, digit-0 to digit-9, are in the files
         checkpoint.pt             a run that was stopped goes on from here
 
-Detector and judge were trained on different halves of the digits, with other architectures and augmentations; each is tested on the half that it has not seen.
+Detector and judge were trained on different halves of the digits, with other architectures and augmentations; each is tested on the half that it has not
+seen.
 """
 
 from __future__ import annotations

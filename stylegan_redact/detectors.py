@@ -96,7 +96,9 @@ def _attributes(text: str | bytes, feature: str, asked: str) -> tuple[str, ...]:
         raise RedactError(f"{asked} - its {NAMES_FILE} is no list of different names - write it with stylegan_redact.detectors.save_torchscript")
     known = tuple(feature if _spelt(name) == _spelt(feature) else name for name in names)
     if feature not in known:
-        raise RedactError(f"feature {feature!r} was asked - the classifier {asked.rpartition(' in ')[2]} knows: {', '.join(names)} - take one of these")
+        raise RedactError(
+            f"feature {feature!r} was asked - the classifier {asked.rpartition(' in ')[2]} knows: {', '.join(names)} - take one of these"
+        )
     return known
 
 

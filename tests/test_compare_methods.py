@@ -64,7 +64,7 @@ def out(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_row_has_every_column(out: Path) -> None:
-    heading, _, *lines = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in (out / "table.md").open()]
+    heading, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in (out / "table.md").read_text().splitlines()]
     assert [cells[:2] for cells in lines] == [["glow", "none"], ["glow", "fold:quantile=0.3"]]
     none, fold = (dict(zip(heading, cells, strict=True)) for cells in lines)
     assert all(value not in ("", "-") for name, value in fold.items() if name != "rarest loss, %")  # No attribute is rare here.

@@ -69,7 +69,15 @@ def test_names_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
 def test_the_main_job_knows_all_attributes_of_both_files(tmp_path: Path) -> None:
     tiny_run.write_network(tmp_path / "tiny.pkl")
     save_torchscript(Means(), tmp_path / "detector.pt", ["red", "grey_hue", "blue"])
-    save_torchscript(Means().train(), tmp_path / "judge.pt", ["red", "grey-hue", "blue", ])
+    save_torchscript(
+        Means().train(),
+        tmp_path / "judge.pt",
+        [
+            "red",
+            "grey-hue",
+            "blue",
+        ],
+    )
     files = dict(classifier=str(tmp_path / "detector.pt"), judge=str(tmp_path / "judge.pt"))
     plan = job.prepare(job.Request(str(tmp_path / "tiny.pkl"), "grey hue", keep=("blue",), num_latents=10, num_images=10, **files))
     assert plan.detector.attributes == plan.judge.attributes == ("red", "grey hue", "blue")

@@ -37,7 +37,9 @@ def test_detector_and_judge_learn_from_other_halves(monkeypatch: pytest.MonkeyPa
         rows = seen.setdefault(role, set())
         calls: list[np.ndarray] = []
         monkeypatch.setattr(train_digits, "load", lambda: (numbered, truth))
-        monkeypatch.setattr(train_digits, "placed", lambda some, picks, calls=calls: (calls.append(some[:, 0, 0]), blank.expand(len(some), -1, -1, -1))[1])
+        monkeypatch.setattr(
+            train_digits, "placed", lambda some, picks, calls=calls: (calls.append(some[:, 0, 0]), blank.expand(len(some), -1, -1, -1))[1]
+        )
         train_digits.train_classifier(role, steps=40, seed=0)
         *learned, tested = calls
         rows.update(np.concatenate(learned).tolist())
@@ -49,7 +51,9 @@ def test_detector_and_judge_learn_from_other_halves(monkeypatch: pytest.MonkeyPa
 def test_a_classifier_tells_digits_that_it_has_not_seen(role: str, tmp_path: Path, pictures: np.ndarray) -> None:
     net, found = train_digits.train_classifier(role, steps=150, seed=0)
     right = [each["accuracy"] for each in found.values()]
-    assert list(found) == [f"digit-{digit}" for digit in range(10)] and min(right) > 0.9 and np.mean(right) > 0.95  # 0.9: a tenth is each digit's share.
+    assert (
+        list(found) == [f"digit-{digit}" for digit in range(10)] and min(right) > 0.9 and np.mean(right) > 0.95
+    )  # 0.9: a tenth is each digit's share.
     assert np.mean([each["found"] for each in found.values()]) > 0.6
     save_torchscript(net, tmp_path / f"{role}.pt", train_digits.ATTRIBUTES)
     loaded = load_torchscript(tmp_path / f"{role}.pt", "digit-7", (1, 32, 32))
