@@ -6,8 +6,8 @@
 
 from the top folder of the repository. All rows share the network, the labelled latents, the fresh seeds and the judge, which steered nothing. Without
 `--methods` there is a row for each file of `methods/` that suppresses an attribute, one for the network as it is (`none`) and one for a sampler that
-rejects latents (`filter`). A method may carry options, `edit:hold=0:still=0`, to see what they are good for. docs/comparison.md says how each column is
-measured.
+rejects latents (`filter`). A method may carry options, `edit:hold=0:still=0`, to see what they are good for. docs/comparison.md says how each column
+is measured.
 
     OUT/rows.jsonl                    settings, then a line for each row as it is done; --resume goes on from there
     OUT/table.md                      what the terminal showed

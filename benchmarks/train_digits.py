@@ -11,8 +11,8 @@ Recognition of Handwritten Digits, Alpaydin & Kaynak 1998), made larger and shif
         detector.pt, judge.pt     TorchScript, ten logits, one for each digit against the rest; their names, digit-0 to digit-9, are in the files
         checkpoint.pt             a run that was stopped goes on from here
 
-Detector and judge were trained on different halves of the digits, with other architectures and augmentations; each is tested on the half that it has not
-seen.
+Detector and judge were trained on different halves of the digits, with other architectures and augmentations; each is tested on the half that it has
+not seen.
 """
 
 from __future__ import annotations
