@@ -17,7 +17,6 @@ is measured.
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -78,10 +77,10 @@ def line(row: Row, ways: Sequence[str], width: int) -> str:
 
 
 def interval(estimate: Mapping[str, Any] | None, form: str) -> str:
-    """value (low to high); a dash for what was not measured or has no value."""
+    """value (low to high), "?" for an end that is not finite; a dash for what was not measured or has no value."""
     if estimate is None or estimate["value"] is None:
         return "-"
-    low, high = (format(-math.inf if value is None else value, form) if value is not None else "?" for value in (estimate["low"], estimate["high"]))
+    low, high = ("?" if estimate[end] is None else format(estimate[end], form) for end in ("low", "high"))
     return f"{estimate['value']:{form}} ({low} to {high})"
 
 
@@ -130,7 +129,7 @@ def settings_of(work: Work) -> dict[str, Any]:
 
 
 def opened(path: Path, settings: Mapping[str, Any], resume: bool) -> list[dict[str, Any]]:
-    """The rows that are done, of a file that is begun if it is not there.
+    """The rows that are done, of a file that is begun if it is not there. Rows that died and a last line that is not whole are taken out of it.
 
     Raises:
         RedactError: there are rows that nobody wants to go on from, or of other settings.
@@ -141,10 +140,13 @@ def opened(path: Path, settings: Mapping[str, Any], resume: bool) -> list[dict[s
         return []
     if not resume:
         raise RedactError(f"rows were to go to {path} - there are some - give --resume to go on, or another --out")
-    first, *rows = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines() if text.endswith("}")]
+    whole = [text for text in path.read_text(encoding="utf-8").splitlines(keepends=True) if text.endswith("\n")]
+    first, *rows = [json.loads(text) for text in whole] or [{}]
     if first.get("settings") != settings:
         raise RedactError(f"{path} was to be gone on with - its rows were made with other settings or versions - give those, or another --out")
-    return [row for row in rows if "died" not in row]
+    rows = [row for row in rows if "died" not in row]
+    run_dir.write_text(path, "".join(json.dumps(each) + "\n" for each in [first, *rows]))
+    return rows
 
 
 def compare(works: Sequence[Work], out: Path, resume: bool) -> None:

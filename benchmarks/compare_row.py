@@ -134,7 +134,7 @@ def filtered(network: Network, feature: Feature, quantile: float) -> Network:
 
 
 def peak_memory() -> float:
-    """Of this process so far, in MiB."""
+    """Of this process so far, in MiB. Linux counts in what the parent had when it started this one, which imports less."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 

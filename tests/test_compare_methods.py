@@ -89,6 +89,8 @@ def test_rows_that_are_done_are_kept_and_those_that_died_are_made_again(out: Pat
     monkeypatch.setattr(compare_methods, "made", made)
     before = rows_of(out)
     for _ in range(2):
+        with (out / "rows.jsonl").open("a") as file:
+            file.write('{"feature": "glow", "method": "unle')  # Killed while it wrote.
         result = run(*files, "--methods=none,fold:quantile=0.3,edit", f"--out={out}", "--access=z,w", "--resume")
         assert result.exit_code == 0 and "| glow | edit | died: of a full memory |" in result.output, result.output
     assert asked == ["edit", "edit"] and rows_of(out)[:2] == before
