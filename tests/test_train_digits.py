@@ -49,7 +49,7 @@ def test_detector_and_judge_learn_from_other_halves(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("role", ["detector", "judge"])
 def test_a_classifier_tells_digits_that_it_has_not_seen(role: str, tmp_path: Path, pictures: np.ndarray) -> None:
-    net, found = train_digits.train_classifier(role, steps=150, seed=0)
+    net, found = train_digits.train_classifier(role, steps=110, seed=0)
     right = [each["accuracy"] for each in found.values()]
     assert (
         list(found) == [f"digit-{digit}" for digit in range(10)] and min(right) > 0.9 and np.mean(right) > 0.95
