@@ -107,7 +107,7 @@ def core_options() -> list[click.Option]:
             ["--classifier"],
             type=click.Path(),
             metavar="FILE",
-            help="TorchScript that steers: images [n, C, H, W] in [-1, 1] -> one logit each, > 0: shows",
+            help="TorchScript that steers: images [n, C, H, W] in [-1, 1] -> one logit each, > 0: shows; or several, with their names in the file",
         ),
         click.Option(["--judge"], type=click.Path(), metavar="FILE", help="TorchScript that measures; another one than --classifier"),
         click.Option(["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="Random seed; the same command gives the same pickle"),

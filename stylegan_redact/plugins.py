@@ -66,6 +66,21 @@ def names(package: ModuleType | str) -> tuple[str, ...]:
     return tuple(sorted(found.name for found in pkgutil.iter_modules(module.__path__) if not found.name.startswith("_")))
 
 
+def with_options(text: str) -> tuple[str, dict[str, Any]]:
+    """What `NAME:OPTION=VALUE:OPTION=VALUE` says, as command lines name a plug-in: its name, and option -> int, float, bool (true, false) or text."""
+    name, *pairs = text.split(":")
+    return name, {key: _value(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def _value(text: str) -> int | float | bool | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text, text)
+
+
 def load(package: ModuleType | str, name: str) -> type:
     """The one public dataclass that the plug-in's file defines.
 

@@ -7,7 +7,7 @@ learns to draw what it drew.
 
 The mapping network stays: it hands on the w that it always did, and every way into the synthesis network meets the same redaction.
 
-`python benchmarks/methods.py` sets it beside the methods that use a direction alone (fold, mapping, unlearn).
+`python -m benchmarks.compare_methods` sets it beside the other methods, such as those that use a direction alone (fold, mapping, unlearn).
 """
 
 from __future__ import annotations

@@ -6,15 +6,21 @@
 Non-saturating logistic loss with lazy R1 (StyleGAN2, appendix B), style mixing, moving average of the generator. Data-parallel over
 processes. Every step's randomness follows from (seed, step, rank), so that a run that was stopped anywhere goes on from its last
 checkpoint as if nothing had happened. `OUTDIR/portraits64.pkl` is the result, `OUTDIR/fakes*.png` shows how it comes along.
+
+Which pictures are learned, by what network, is an argument, the `Task`: `benchmarks/train_digits.py` trains on digits.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -30,14 +36,52 @@ from stylegan_redact.networks.export import write_network_pickle
 from stylegan_redact.portraits.draw import draw_portraits
 from stylegan_redact.portraits.train_classifiers import to_tensor
 
-SHAPE = dict(c_dim=0, img_resolution=64, img_channels=3, channel_base=1024, channel_max=80, num_fp16_res=0, conv_clamp=None)
 LATENT = dict(z_dim=128, w_dim=128, mapping_kwargs=dict(num_layers=4, w_avg_beta=0.995))
+LEAN = dict(c_dim=0, num_fp16_res=0, conv_clamp=None)
+PORTRAITS = dict(LEAN, img_resolution=64, img_channels=3, channel_base=1024, channel_max=80)
 R1_INTERVAL = 16
 R1_GAMMA = 0.4
 LEARNING_RATE = 0.002
 MIXING_PROB = 0.1
 EMA_KIMG = 8.0
 """Half-life of the generator's moving average."""
+
+
+Pick = Callable[[np.random.Generator, int], torch.Tensor]
+"""A generator and n -> n training pictures [n, C, H, W] in [-1, 1]: a function of the generator's state alone."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one training differs in from another."""
+
+    name: str
+    """Of the resulting pickle, without its ending."""
+    shape: Mapping[str, Any]
+    """Arguments that the generator's and the discriminator's constructors share."""
+    pictures: Callable[[Path], Pick]
+    """Makes or opens the training set, which it may keep in the output folder. Called once in each process, so it must be picklable."""
+    latent: Mapping[str, Any] = field(default_factory=lambda: dict(LATENT))
+    """Those of the generator alone."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long is trained, and where it starts and goes."""
+
+    outdir: Path
+    kimg: float
+    batch: int = 16
+    """Images of a step, all processes together."""
+    seed: int = 0
+    procs: int = 1
+    snap: int = 20
+    """Thousands of images between checkpoints."""
+    port: int = 29517
+    """Local, that the processes meet at."""
+    pickle: Path | None = None
+    """Where training starts if the folder has no checkpoint."""
+    pickle_kimg: int = 0
 
 
 def draw_dataset(outdir: Path, num: int, seed: int) -> np.ndarray:
@@ -50,8 +94,20 @@ def draw_dataset(outdir: Path, num: int, seed: int) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
+def portraits(num: int, seed: int, outdir: Path) -> Pick:
+    """Drawn portraits, mirrored at random."""
+    data = draw_dataset(outdir, num, seed)
+
+    def pick(picks: np.random.Generator, n: int) -> torch.Tensor:
+        img = to_tensor(data[np.sort(picks.integers(len(data), size=n))])
+        return img.flip([3]) if picks.random() < 0.5 else img
+
+    return pick
+
+
 def save_grid(images: torch.Tensor, path: Path, columns: int = 12) -> None:
-    pixels = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    """Images [n, 1 or 3, H, W] in [-1, 1] as one picture, at twice their size."""
+    pixels = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
     rows = [np.concatenate(list(pixels[i : i + columns]), axis=1) for i in range(0, len(pixels) - columns + 1, columns)]
     sheet = Image.fromarray(np.concatenate(rows))
     sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(path)
@@ -60,11 +116,12 @@ def save_grid(images: torch.Tensor, path: Path, columns: int = 12) -> None:
 class Trainer:
     """One rank's share of the training."""
 
-    def __init__(self, outdir: Path, seed: int, batch: int, rank: int, num_procs: int) -> None:
-        self.outdir, self.seed, self.batch, self.rank, self.num_procs = outdir, seed, batch, rank, num_procs
-        torch.manual_seed(seed)
-        self.G = stylegan2.Generator(**SHAPE, **LATENT)
-        self.D = stylegan2.Discriminator(**SHAPE)
+    def __init__(self, task: Task, schedule: Schedule, rank: int) -> None:
+        self.task, self.outdir, self.rank, self.num_procs = task, schedule.outdir, rank, schedule.procs
+        self.batch = schedule.batch // schedule.procs
+        torch.manual_seed(schedule.seed)
+        self.G = stylegan2.Generator(**task.shape, **task.latent)
+        self.D = stylegan2.Discriminator(**task.shape)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         ratio = R1_INTERVAL / (R1_INTERVAL + 1)
         for name, parameter in self.G.named_parameters():  # Drawings have no stochastic detail: noise would only speckle them.
@@ -80,8 +137,7 @@ class Trainer:
         state = {name: part.state_dict() for name, part in self.parts().items()}
         torch.save(dict(state, step=self.step), self.outdir / "checkpoint.tmp")
         os.replace(self.outdir / "checkpoint.tmp", self.outdir / "checkpoint.pt")
-        path = self.outdir / "portraits64.pkl"
-        write_network_pickle(path, G=self.G, D=self.D, G_ema=self.G_ema)
+        write_network_pickle(self.outdir / f"{self.task.name}.pkl", G=self.G, D=self.D, G_ema=self.G_ema)
 
     def resume(self, pickle: Path | None, pickle_kimg: int) -> None:
         """Goes on from the checkpoint in `outdir`; where there is none, from a pickle of `pickle_kimg` thousand images, if one is given."""
@@ -156,38 +212,23 @@ class Trainer:
         save_grid(images, self.outdir / f"fakes{self.step * self.batch * self.num_procs // 1000:06d}.png")
 
 
-def train(  # noqa: PLR0913 - started by position in each process
-    rank: int,
-    outdir: Path,
-    kimg: float,
-    batch: int,
-    seed: int,
-    num_procs: int,
-    num_drawings: int,
-    snap: int,
-    port: int,
-    pickle: Path | None,
-    pickle_kimg: int,
-) -> None:
-    """One rank's training from the last checkpoint, or from the start, to `kimg`."""
+def train(rank: int, task: Task, schedule: Schedule) -> None:
+    """One rank's training from the last checkpoint, or from the start, to `schedule.kimg`."""
     torch.set_num_threads(1)
-    if num_procs > 1:
-        dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=num_procs)
-    data = draw_dataset(outdir, num_drawings, seed)
-    trainer = Trainer(outdir, seed, batch // num_procs, rank, num_procs)
-    trainer.resume(pickle, pickle_kimg)
+    outdir, batch, seed, most = schedule.outdir, schedule.batch, schedule.seed, schedule.kimg * 1000
+    if schedule.procs > 1:
+        dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{schedule.port}", rank=rank, world_size=schedule.procs)
+    pick = task.pictures(outdir)
+    trainer = Trainer(task, schedule, rank)
+    trainer.resume(schedule.pickle, schedule.pickle_kimg)
     for module in (trainer.G, trainer.D):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # A tenth faster on a CPU.
-    steps_per_snap = max(snap * 1000 // batch, 1)
+    steps_per_snap = max(schedule.snap * 1000 // batch, 1)
     started, first = time.time(), trainer.step
-    while trainer.step * batch < kimg * 1000:
-        picks = np.random.default_rng([seed, trainer.step, rank])
+    while trainer.step * batch < most:
         torch.manual_seed((seed * 1_000_003 + trainer.step) * 64 + rank)
-        real = to_tensor(data[np.sort(picks.integers(len(data), size=trainer.batch))])
-        if picks.random() < 0.5:
-            real = real.flip([3])
-        losses = trainer.train_step(real)
-        if rank == 0 and (trainer.step % steps_per_snap == 0 or trainer.step * batch >= kimg * 1000):
+        losses = trainer.train_step(pick(np.random.default_rng([seed, trainer.step, rank]), trainer.batch))
+        if rank == 0 and (trainer.step % steps_per_snap == 0 or trainer.step * batch >= most):
             trainer.save()
             trainer.show()
         if rank == 0 and trainer.step % 100 == 0:
@@ -198,6 +239,16 @@ def train(  # noqa: PLR0913 - started by position in each process
             click.echo(json.dumps(line))
     if rank == 0:  # Also where there was nothing left to train: the pickle then gets the present source of the networks.
         trainer.save()
+
+
+def run(task: Task, schedule: Schedule) -> None:
+    """Training in as many processes as the schedule wants; `OUTDIR/NAME.pkl` is the result."""
+    schedule.outdir.mkdir(parents=True, exist_ok=True)
+    if schedule.procs == 1:
+        train(0, task, schedule)
+    else:
+        task.pictures(schedule.outdir)  # Once, before all processes want it.
+        mp.start_processes(train, args=(task, schedule), nprocs=schedule.procs, start_method="spawn")
 
 
 @click.command()
@@ -215,13 +266,8 @@ def main(  # noqa: PLR0913 - the command's options
     outdir: Path, kimg: float, batch: int, seed: int, procs: int, drawings: int, snap: int, port: int, resume: Path | None, resume_kimg: int
 ) -> None:
     """Train the bundled network; goes on from OUTDIR's checkpoint if there is one."""
-    outdir.mkdir(parents=True, exist_ok=True)
-    draw_dataset(outdir, drawings, seed)
-    args = (outdir, kimg, batch, seed, procs, drawings, snap, port, resume, resume_kimg)
-    if procs == 1:
-        train(0, *args)
-    else:
-        mp.start_processes(train, args=args, nprocs=procs, start_method="spawn")
+    task = Task("portraits64", PORTRAITS, functools.partial(portraits, drawings, seed))
+    run(task, Schedule(outdir, kimg, batch, seed, procs, snap, port, resume, resume_kimg))
 
 
 if __name__ == "__main__":

@@ -44,10 +44,8 @@ def parse(names: Sequence[str]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name in [each for asked in names for each in PRESETS.get(asked, (asked,))]:
-        kind, *pairs = name.split(":")
-        cls = plugins.load(FOLDER, kind)
-        values = {key: _value(text) for key, _, text in (pair.partition("=") for pair in pairs)}
-        found[name] = plugins.build(cls, values)
+        kind, values = plugins.with_options(name)
+        found[name] = plugins.build(plugins.load(FOLDER, kind), values)
     return found
 
 
@@ -99,12 +97,3 @@ def _curve(told: Mapping[str, Any]) -> Curve:
 def _estimate(told: Mapping[str, Any]) -> Estimate:
     value, low, high = (float("nan") if told[name] is None else float(told[name]) for name in ("value", "low", "high"))
     return Estimate(value, low, high, told["n"], told["unit"])
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
