@@ -49,7 +49,7 @@ def redact(
 def evaluate(
     before: Network,
     after: Network,
-    feature: str,
+    feature: str | Sequence[str],
     judge: Detector,
     seeds: Sequence[int],
     *,
@@ -61,7 +61,7 @@ def evaluate(
 
     Args:
         before, after: Networks of one shape.
-        feature:       What was redacted; the judge knows it.
+        feature:       What was redacted, one name or several; the judge knows it.
         judge:         Never the detector that steered.
         seeds:         NVIDIA's seeds that nothing was fitted to.
         keep:          Attributes whose largest change is asked for.
@@ -69,4 +69,4 @@ def evaluate(
         labels:        Classes to measure, of conditional networks.
     """
     pairs = evaluation.measure_pairs(before, after, judge, seeds, batch=batch, labels=labels)
-    return evaluation.ask(pairs, feature, keep=keep)
+    return evaluation.ask_several(pairs, (feature,) if isinstance(feature, str) else tuple(feature), keep=keep)

@@ -31,6 +31,7 @@ COMMAND_SIDE = {
     "verbs",
     "measuring",
     "class_requests",
+    "steering",
     "proof",
 }
 PLUGIN_FOLDERS = {"features", "methods", "evaluation", "attacks"}
