@@ -90,7 +90,12 @@ def core_options() -> list[click.Option]:
             metavar="FILE.py:FACTORY",
             help="Of a VAE: --network holds its weights, .pt or .safetensors, this function returns the module; FILE.py is run, with all your rights",
         ),
-        click.Option(["--feature"], required=True, metavar="NAME", help="What to suppress, for example beard; class:N is a whole class"),
+        click.Option(
+            ["--feature"],
+            required=True,
+            metavar="NAME",
+            help="What to suppress, for example beard, or beard,hat for both at once; class:N is a whole class",
+        ),
         click.Option(["--outdir"], default="redact-runs", metavar="DIR", help="Where to save the results"),
         click.Option(["--method"], type=click.Choice(plugins.names(job.METHODS)), show_default=DEFAULT_METHOD, help="How to redact"),
         click.Option(
@@ -101,7 +106,7 @@ def core_options() -> list[click.Option]:
             type=CommaList(),
             default=(),
             show_default=False,
-            help="Attributes whose largest change is reported; only edit also holds them",
+            help="Attributes whose largest change is reported; edit holds all that there are, methods that follow a direction move these not",
         ),
         click.Option(
             ["--classifier"],

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import api, class_requests, detectors, evaluation, network_files, pictures, plugins, run_dir
+from stylegan_redact import api, class_requests, evaluation, network_files, pictures, plugins, run_dir, several, steering
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.whole_class import WholeClass
 from stylegan_redact.labels import Labels, class_feature, of_class
@@ -37,6 +36,7 @@ class Request:
 
     network: str
     feature: str
+    """One, or several with commas between them."""
     outdir: str = "redact-runs"
     method: str = "edit"
     method_options: Mapping[str, Any] | None = None
@@ -63,6 +63,9 @@ class Plan:
     file: NetworkFile | DecoderFile
     network: Network
     feature: str
+    """Its name; of several, all their names, sorted, with commas between them."""
+    features: tuple[str, ...]
+    """One by one, sorted."""
     keep: tuple[str, ...]
     detector: Detector
     judge: Detector
@@ -98,23 +101,28 @@ def prepare(request: Request) -> Plan:
         request.feature, request.method, method, {"--class": request.classes, "--keep": request.keep, "--classifier": request.classifier}
     )
     labels = of_class(request.classes, G.c_dim, file.name) if class_index is None else None
-    feature = request.feature
+    asked = steering.features_asked(request.feature)
+    several.refuse_unless_several(method, request.feature, len(asked))
     if class_index is not None:
-        detector, judge, classifiers = class_requests.judge_of(request.judge, feature, G, device)
+        detector, judge, classifiers = class_requests.judge_of(request.judge, request.feature, G, device)
+        features = asked
     else:
-        detector, judge, classifiers = _classifiers(request, file, network, device)
-        feature = attribute_name(request.feature, detector.attributes, "feature", "this network's detector")
-        attribute_name(feature, judge.attributes, "feature", "the judge")
+        detector, judge, classifiers = steering.classifiers(
+            request.feature, request.classifier, request.judge, file=file, network=network, device=device
+        )
+        features = tuple(sorted({steering.attribute_name(name, detector.attributes, "feature", "this network's detector") for name in asked}))
+        for name in features:
+            steering.attribute_name(name, judge.attributes, "feature", "the judge")
     both = tuple(name for name in detector.attributes if name in judge.attributes)
-    keep = tuple(attribute_name(name, both, "attribute to keep", "the detector and the judge") for name in request.keep)
-    if feature in keep:
-        raise RedactError(f"{feature!r} was to be redacted and kept - it can be one of the two - take it out of --keep")
+    keep = tuple(steering.attribute_name(name, both, "attribute to keep", "the detector and the judge") for name in request.keep)
+    for name in set(features) & set(keep):
+        raise RedactError(f"{name!r} was to be redacted and kept - it can be one of the two - take it out of --keep")
     batch = request.batch_gpu or default_batch(device, G.img_resolution)
     if "batch_gpu" in {each.name for each in plugins.options(type(method))}:
         method = replace(method, batch_gpu=batch)
     first = request.seed * SEEDS_PER_RUN
     return Plan(
-        request, file, network, feature, keep, detector, judge, classifiers, method, device,
+        request, file, network, several.joint_name(features), features, keep, detector, judge, classifiers, method, device,
         batch=batch,
         labelled_seeds=seed_range(first, request.num_latents),
         measured_seeds=seed_range(first + MOST_SEEDS, request.num_images),
@@ -122,21 +130,6 @@ def prepare(request: Request) -> Plan:
         class_index=class_index,
         precision=class_requests.self_test(network, labels, seed_range(first, request.num_latents), batch),
     )  # fmt: skip
-
-
-def attribute_name(asked: str, known: tuple[str, ...], what: str, whose: str) -> str:
-    """`asked` as the classifier spells it: `grey-hair` is grey_hair.
-
-    Raises:
-        RedactError: the classifier does not know it; lists what it knows.
-    """
-    name = asked.strip().lower().replace("-", "_").replace(" ", "_")
-    for candidate in (asked, name):
-        if candidate in known:
-            return candidate
-    close = difflib.get_close_matches(name, known)
-    advice = f"did you mean {' or '.join(close)}?" if close else "take one of these"
-    raise RedactError(f"the {what} {asked!r} was asked - {whose} knows: {', '.join(known)} - {advice}")
 
 
 def resolved(plan: Plan) -> dict[str, Any]:
@@ -211,7 +204,7 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
 
 
 def _label(plan: Plan, progress: Progress) -> Feature:
-    source: Any = Attribute(plan.feature, plan.detector, plan.labels, plan.precision.half)
+    source: Any = Attribute(plan.features, plan.detector, plan.labels, plan.precision.half)
     if plan.class_index is not None:
         source = WholeClass(plan.class_index)
     return source.gather(plan.network, plan.labelled_seeds, batch=plan.batch, progress=progress)
@@ -223,7 +216,7 @@ def _measure(plan: Plan, after: Network, progress: Progress) -> dict[str, Estima
         progress.tell("The redacted network does not draw the same in float16: images are measured in float32")
     labels = plan.labels if plan.class_index is None else Labels(plan.network.G_ema.c_dim, (plan.class_index,))
     return Measurement(
-        plan.network, after, plan.judge, plan.feature, plan.keep, plan.measured_seeds, plan.request.access, plan.batch,
+        plan.network, after, plan.judge, plan.features, plan.keep, plan.measured_seeds, plan.request.access, plan.batch,
         labels=labels, whole_class=plan.class_index is not None, half=half,
     ).estimates(progress)  # fmt: skip
 
@@ -231,15 +224,16 @@ def _measure(plan: Plan, after: Network, progress: Progress) -> dict[str, Estima
 def _conclude(
     plan: Plan, folder: Path, estimates: dict[str, Estimate], layout: pictures.Layout, dropped: tuple[str, ...], progress: Progress
 ) -> None:
-    measurable = tuple(target for target in evaluation.TARGETS if target.key in estimates and estimates[target.key].n > 0)
+    targets = evaluation.targets_of(plan.features)
+    measurable = tuple(target for target in targets if target.key in estimates and estimates[target.key].n > 0)
     if plan.class_index is not None:  # The targets are of attributes; of a class as much is left as the judge sees in its substitute.
         measurable = ()
     verdicts = evaluation.check(estimates, measurable)
     progress.tell("\n" + evaluation.render(estimates, plan.feature) + "\n" + evaluation.render_targets(verdicts))
     if plan.class_index is not None:
         progress.tell(evaluation.leak(plan.feature, estimates))
-    elif len(measurable) < len(evaluation.TARGETS):
-        missing = ", ".join(target.text for target in evaluation.TARGETS if target not in measurable)
+    elif len(measurable) < len(targets):
+        missing = ", ".join(target.text for target in targets if target not in measurable)
         progress.tell(f"Not measured, since there is no such attribute or image: {missing}")
     record = {
         "provenance": provenance(plan),
@@ -269,30 +263,3 @@ def device_of(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise RedactError("--device=cuda was asked - torch sees no CUDA device - use --device=cpu, or a torch built for your GPU")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def _classifiers(
-    request: Request, file: NetworkFile | DecoderFile, network: Network, device: torch.device
-) -> tuple[Detector, Detector, dict[str, Any]]:
-    """The detector that steers, the judge that measures, and what the records say of them."""
-    loaded: list[Any]
-    if request.classifier is None and request.judge is None:
-        if file.bundled is None:
-            raise RedactError(
-                f"{request.feature!r} was to be found in {file.name} - classifiers come only with: {', '.join(network_files.bundled()) or 'none'} - "
-                "give --classifier=FILE and --judge=FILE, TorchScript: images [n, C, H, W] in [-1, 1] -> one logit each"
-            )
-        told = {role: {"bundled": file.bundled, "role": role} for role in ("detector", "judge")}
-        loaded = [detectors.load_bundled(role, device) for role in told]
-        return loaded[0], loaded[1], told
-    if request.classifier is None or request.judge is None:
-        given, other = ("--judge", "--classifier") if request.classifier is None else ("--classifier", "--judge")
-        raise RedactError(f"{given} was given without {other} - what steers a redaction must not be what measures it - give both")
-    paths = {"detector": Path(request.classifier), "judge": Path(request.judge)}
-    sha256 = {role: network_files.sha256_of(path) for role, path in paths.items()}
-    if sha256["detector"] == sha256["judge"]:
-        raise RedactError("--classifier and --judge are the same file - what steers must not be what measures - train a second one on other data")
-    G: Any = network.G_ema
-    shape = (G.img_channels, G.img_resolution, G.img_resolution)
-    loaded = [detectors.load_torchscript(path, request.feature, shape, device) for path in paths.values()]
-    return loaded[0], loaded[1], {role: {"torchscript_sha256": digest} for role, digest in sha256.items()}

@@ -9,6 +9,7 @@ from typing import Any
 
 from stylegan_redact import evaluation
 from stylegan_redact.labels import Labels
+from stylegan_redact.several import joint_name
 from stylegan_redact.types import Detector, Estimate, Network, Progress
 
 
@@ -19,7 +20,8 @@ class Measurement:
     before: Network
     after: Network
     judge: Detector
-    feature: str
+    features: tuple[str, ...]
+    """That were redacted, one or several; where the feature is a whole class, that one."""
     keep: tuple[str, ...]
     seeds: range
     accesses: tuple[str, ...]
@@ -42,15 +44,15 @@ class Measurement:
                 stage = "measure" if itself else "measure others"
                 return self.draw(access, self.labels if itself else others, seeds, stage, progress)
 
-            return evaluation.whole_class(draw_class, self.feature, self.seeds, self.accesses)
+            return evaluation.whole_class(draw_class, self.features[0], self.seeds, self.accesses)
         estimates: dict[str, Estimate] = {}
         for access in self.accesses:
             pairs = self.draw(access, self.labels, self.seeds, "measure", progress)
-            answers = evaluation.ask(pairs, self.feature, keep=self.keep, questions=None if access == "z" else ["residual_rate"])
+            answers = evaluation.ask_several(pairs, self.features, keep=self.keep, questions=None if access == "z" else ["residual_rate"])
             estimates |= answers if access == "z" else {f"{access}_{key}": value for key, value in answers.items()}
         if others is not None:
             pairs = self.draw("z", others, self.seeds[: evaluation.MOST_OF_OTHERS], "measure others", progress)
-            estimates |= evaluation.other_classes(pairs, self.feature, self.keep)
+            estimates |= evaluation.other_classes(evaluation.merged(pairs, self.features), joint_name(self.features), self.keep)
         return estimates
 
     def draw(self, access: str, labels: Labels | None, seeds: Sequence[int], stage: str, progress: Progress) -> evaluation.PairedImages:

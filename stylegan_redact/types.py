@@ -111,6 +111,13 @@ class Feature:
     """The class of a conditional network that the feature is, where it is a whole class."""
     bystanders: Bystanders | None = None
     """Of the classes that are not to be redacted, where one class is."""
+    parts: tuple[Feature, ...] = ()
+    """Of several features at once (`several.together`): each alone, by name; `latents.score` is then above 0 where any shows. Empty: it is one."""
+
+    @property
+    def each(self) -> tuple[Feature, ...]:
+        """The features that are to go, one by one: the parts, or itself."""
+        return self.parts or (self,)
 
 
 @dataclass(frozen=True)

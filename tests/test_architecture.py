@@ -32,6 +32,7 @@ COMMAND_SIDE = {
     "verbs",
     "measuring",
     "class_requests",
+    "steering",
     "proof",
 }
 PLUGIN_FOLDERS = {"features", "methods", "evaluation", "attacks"}
@@ -39,6 +40,7 @@ EVERYTHING = {"*"}
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "labels": {"types"},
+    "several": {"types"},
     "plugins": {"types"},
     "estimates": {"types"},
     "paired_tests": {"types", "estimates"},
@@ -57,12 +59,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "extractors": {"types", "networks", "downloads"},
     "latents": {"types", "network"},
     "training": {"types", "network", "losses", "wspace", "torch_utils"},
-    "features": {"types", "labels", "plugins", "network", "latents", "wspace", "detectors"},
+    "features": {"types", "labels", "several", "plugins", "network", "latents", "wspace", "detectors"},
     "methods": {"types", "labels", "plugins", "network", "foreign", "wspace", "losses", "training"},
-    "evaluation": {"types", "labels", "plugins", "network", "wspace", "estimates", "paired_tests", "extractors", "losses"},
+    "evaluation": {"types", "labels", "several", "plugins", "network", "wspace", "estimates", "paired_tests", "extractors", "losses"},
     "attacks": {"types", "labels", "plugins", "network", "estimates", "losses", "wspace", "training"},
     "command": EVERYTHING,
-    "api": {"types", "labels", "plugins", "methods", "evaluation"},
+    "api": {"types", "labels", "several", "plugins", "methods", "evaluation"},
     "package": set(),
     "benchmarks": EVERYTHING,
     "dnnlib": set(),

@@ -43,6 +43,7 @@ KEPT_CODES = {
     "fold": {"w": True, "w_plus": True},
     "edit": {"w": True, "w_plus": True},
     "moon": {"w": True},
+    "leace": {"w": True, "w_plus": True},
     "unlearn": {"w": True},
     "mapping": {"w": False, "w_plus": False},
     "substitute_class": {"w": False, "w_plus": False},
@@ -86,7 +87,7 @@ def run(request: pytest.FixtureRequest) -> SimpleNamespace:
     before, feature = planted(world)
     known, random = state_of(before), torch.random.get_rng_state()
     labels = copy.deepcopy(feature.latents)
-    after = method_of(request.param, **MORE.get(request.param, {})).redact(before, feature, (world.OTHER,), 3, lambda *event: events.append(event))
+    after = method_of(request.param, **MORE.get(request.param, {})).redact(before, feature, (), 3, lambda *event: events.append(event))
     untouched = torch.equal(random, torch.random.get_rng_state())
     return SimpleNamespace(
         name=request.param, world=world, before=before, feature=feature, known=known, labels=labels, after=after, events=events, untouched=untouched
@@ -94,7 +95,7 @@ def run(request: pytest.FixtureRequest) -> SimpleNamespace:
 
 
 def test_the_methods_are_there() -> None:
-    assert set(NAMES) >= {"edit", "fold", "mapping", "moon", "substitute_class", "unlearn"}
+    assert set(NAMES) >= {"edit", "fold", "leace", "mapping", "moon", "substitute_class", "unlearn"}
 
 
 def test_the_input_stays_as_it_was(run: SimpleNamespace) -> None:
@@ -183,6 +184,15 @@ def test_progress_is_told(run: SimpleNamespace) -> None:
         assert all(isinstance(figure, int | float) and math.isfinite(figure) for figure in figures.values())
     for fractions in stages.values():
         assert fractions == sorted(fractions) and 0 <= fractions[0] and fractions[-1] == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_keep_list_is_taken(name: str) -> None:
+    """Nothing is asked of the feature here: the planted ones are nearly the same, so that keeping the one leaves little to remove of the other."""
+    world = world_of(name)
+    before, feature = planted(world)
+    after = method_of(name, **FEW_STEPS).redact(before, feature, (world.OTHER,), 3)
+    assert all(not equal(getattr(after, key).state_dict(), getattr(before, key).state_dict()) for key in ("G", "G_ema"))
 
 
 @pytest.mark.parametrize("name", NAMES)

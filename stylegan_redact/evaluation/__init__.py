@@ -5,6 +5,7 @@ from stylegan_redact.evaluation._ask import ask
 from stylegan_redact.evaluation._classes import MOST_OF_OTHERS, NoClassifier, leak, other_classes, whole_class
 from stylegan_redact.evaluation._keep import KeepVerdict, keep_as_json, keep_verdicts, render_keep
 from stylegan_redact.evaluation._paired import ACCESSES, PairedImages, joined, measure_pairs, rate
+from stylegan_redact.evaluation._several import ask_several, merged, targets_of
 from stylegan_redact.evaluation._table import as_json, format_estimate, render, render_targets
 from stylegan_redact.evaluation._targets import TARGETS, Target, Verdict, at_bounds, check
 
@@ -19,6 +20,7 @@ __all__ = [
     "Verdict",
     "as_json",
     "ask",
+    "ask_several",
     "at_bounds",
     "check",
     "format_estimate",
@@ -27,10 +29,12 @@ __all__ = [
     "keep_verdicts",
     "leak",
     "measure_pairs",
+    "merged",
     "other_classes",
     "rate",
     "render",
     "render_keep",
     "render_targets",
+    "targets_of",
     "whole_class",
 ]

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An attribute that a classifier knows: images of fresh latents are drawn and the classifier labels them."""
+"""An attribute that a classifier knows, or several: images of fresh latents are drawn and the classifier labels them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from stylegan_redact.detectors import column
 from stylegan_redact.labels import Labels
 from stylegan_redact.network import generate, sample_w
+from stylegan_redact.several import joint_name, together
 from stylegan_redact.types import Bystanders, Detector, Feature, LabelledLatents, Network, Progress, RedactError
 from stylegan_redact.wspace.subspace import find_subspace
 
@@ -23,9 +24,9 @@ HIGHEST_RATE = 0.8
 
 @dataclass(frozen=True)
 class Attribute:
-    """The attribute `value` as `detector` sees it."""
+    """The attribute `value` as `detector` sees it, or several at once."""
 
-    value: str
+    value: str | tuple[str, ...]
     detector: Detector
     labels: Labels | None = None
     """Classes to look at, of a conditional network. Where they leave classes out, these become bystanders."""
@@ -33,7 +34,7 @@ class Attribute:
     """Draw in float16 where the network does, which `precision.self_test` has found to be safe."""
 
     def gather(self, network: Network, seeds: Sequence[int], *, batch: int = 32, progress: Progress | None = None) -> Feature:
-        """Labelled latents, the subspace that separates them, and the detector.
+        """Labelled latents, the subspace that separates them, and the detector; of several attributes, each as a part of one feature.
 
         Args:
             network:  Its G_ema is sampled without truncation, noise "const".
@@ -44,7 +45,8 @@ class Attribute:
         Raises:
             RedactError: the detector does not know the attribute, or the generator hardly shows it, or nearly always; or labels are missing.
         """
-        index = column(self.detector, self.value)
+        names = (self.value,) if isinstance(self.value, str) else self.value
+        columns = [column(self.detector, name) for name in names]
         c = None if self.labels is None else self.labels(seeds)
         w = sample_w(network.G_ema, seeds, c=c)
         logits: list[torch.Tensor] = []
@@ -53,11 +55,18 @@ class Attribute:
                 logits.append(self.detector.logits(images))
             if progress is not None:
                 done = sum(map(len, logits))
-                progress("label", done / len(w), {"rate": float((torch.cat(logits)[:, index] > 0).float().mean())})
-        score = torch.cat(logits)[:, index]
-        self.check_rate(int((score > 0).sum()), len(score))
-        latents = LabelledLatents(w, score, torch.tensor(list(seeds)), torch.cat(logits), None if c is None else c.to(w.device))
-        return Feature(self.value, latents, find_subspace(latents), self.detector, bystanders=self.bystanders(network, seeds))
+                progress("label", done / len(w), {"rate": float((torch.cat(logits)[:, columns] > 0).any(dim=1).float().mean())})
+        known = LabelledLatents(w, w[:, 0], torch.tensor(list(seeds)), torch.cat(logits), None if c is None else c.to(w.device))
+        bystanders = self.bystanders(network, seeds)
+        parts = []
+        for name, index in zip(names, columns, strict=True):
+            latents = replace(known, score=torch.cat(logits)[:, index])
+            check_rate(name, latents.score)
+            parts.append(Feature(name, latents, find_subspace(latents), self.detector, bystanders=bystanders))
+        feature = together(parts)
+        if feature.parts and feature.latents is not None:
+            check_rate(joint_name(names), feature.latents.score)
+        return feature
 
     def bystanders(self, network: Network, seeds: Sequence[int]) -> Bystanders | None:
         """Latents of the same seeds in the classes that are left out, or None if there are none."""
@@ -68,13 +77,15 @@ class Attribute:
         w = sample_w(network.G_ema, seeds, c=c)
         return Bystanders(w, c.to(w.device))
 
-    def check_rate(self, hits: int, n: int) -> None:
-        """Refuses a feature that there is too little or too much of."""
-        rate, told = hits / n, f"{self.value} was asked - {hits} of {n} generated images show it ({100 * hits / n:.2f} %)"
-        if rate > HIGHEST_RATE:
-            raise RedactError(f"{told} - this generator nearly always shows it, and would have nothing else left to draw - choose a rarer feature")
-        if rate < LOWEST_RATE:
-            raise RedactError(f"{told} - this generator hardly shows it, there is nothing to redact - choose a feature that it draws")
-        if hits < FEWEST_SHOWING:
-            need = -(-FEWEST_SHOWING * n // max(hits, 1))
-            raise RedactError(f"{told} - too few to learn from, {FEWEST_SHOWING} are needed - label about {need} latents with --num-latents")
+
+def check_rate(name: str, score: torch.Tensor) -> None:
+    """Refuses a feature that there is too little or too much of, by its scores [n]."""
+    hits, n = int((score > 0).sum()), len(score)
+    rate, told = hits / n, f"{name} was asked - {hits} of {n} generated images show it ({100 * hits / n:.2f} %)"
+    if rate > HIGHEST_RATE:
+        raise RedactError(f"{told} - this generator nearly always shows it, and would have nothing else left to draw - choose a rarer feature")
+    if rate < LOWEST_RATE:
+        raise RedactError(f"{told} - this generator hardly shows it, there is nothing to redact - choose a feature that it draws")
+    if hits < FEWEST_SHOWING:
+        need = -(-FEWEST_SHOWING * n // max(hits, 1))
+        raise RedactError(f"{told} - too few to learn from, {FEWEST_SHOWING} are needed - label about {need} latents with --num-latents")

@@ -46,6 +46,7 @@ class Edit:
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
 
     needs: ClassVar[tuple[str, ...]] = ("latents", "detector")
+    several: ClassVar[bool] = True
     # Twice forward, once back; images as they were and are, bare and through a view, and where half of them change; half of them, back too;
     # likewise. A quarter is climbed once more.
     passes: ClassVar[Mapping[str, float]] = {"draw": 4.75, "detect": 13.75, "criticise": 1.5, "compare": 1.5}
@@ -57,7 +58,7 @@ class Edit:
         if not feature.detector.differentiable:
             raise RedactError(f"{feature.name} was to be redacted by edit - its detector gives no gradients - use --method=unlearn, mapping or fold")
         labels.needed(feature.latents.c, c_dim_of(network.G_ema), f"{feature.name} was to be redacted by edit")
-        guide = Guide(feature.detector, feature.detector.attributes.index(feature.name), self.margin)
+        guide = Guide(feature.detector, tuple(feature.detector.attributes.index(part.name) for part in feature.each), self.margin)
         loss = GuidedLoss(guide, network.D if self.realism > 0 else None, self.guidance, self.hold, self.still, self.elsewhere, self.realism)
         after = copy_network(network)
         schedule = Schedule(steps_of(self.kimg, self.batch), self.batch, self.lr, seed, self.batch_gpu)

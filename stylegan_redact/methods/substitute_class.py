@@ -31,6 +31,7 @@ class SubstituteClass:
     replacement: int | None = option(None, "class that takes its place; None: the mean of all others", low=0, high=1_000_000)
 
     needs: ClassVar[tuple[str, ...]] = ("label",)
+    several: ClassVar[bool] = False
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
         """A network to which the class means another. `seed` has no effect: nothing is random."""

@@ -22,7 +22,7 @@ from stylegan_redact.plugins import option
 from stylegan_redact.training.distill import distilled
 from stylegan_redact.training.schedule import Schedule, steps_of
 from stylegan_redact.types import Feature, Network, Progress, RedactError
-from stylegan_redact.wspace.geometry import hinge_for
+from stylegan_redact.wspace.geometry import gate_for
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,14 @@ class Unlearn:
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
 
     needs: ClassVar[tuple[str, ...]] = ("latents", "subspace")
+    several: ClassVar[bool] = True
     passes: ClassVar[Mapping[str, float]] = {"draw": 4, "compare": 3}
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
         """A network whose synthesis draws, for a w past the target, what it drew at the target. G's synthesis becomes G_ema's."""
-        if feature.latents is None or feature.subspace is None:
-            raise RedactError(f"{feature.name} was to be redacted by unlearn - there are no labelled latents of it - gather it from a classifier")
-        hinge, w = hinge_for(feature.latents, feature.subspace, self.quantile), feature.latents.w
+        hinge = gate_for(feature, keep, self.quantile, "unlearn")
+        assert feature.latents is not None
+        w = feature.latents.w
         past = hinge.moves(w)
         if not bool(past.any()) or bool(past.all()):
             raise RedactError(f"quantile={self.quantile} was asked - it moves {int(past.sum())} of {len(w)} latents - choose one in between")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a detector wants of a picture: a feature gone however one looks at it, and all else that it knows as it was."""
+"""What a detector wants of a picture: features gone however one looks at it, and all else that it knows as it was."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import smooth_l1_loss, softplus
 
 from stylegan_redact.training.augment import random_view
+from stylegan_redact.training.locate import wanted
 from stylegan_redact.types import Detector
 
 BARELY = -1.0
@@ -24,19 +25,37 @@ where there was no hat, nothing is to change. (With 5 for all, which is sure eno
 
 @dataclass(frozen=True)
 class Guide:
-    """The detector's wish, as losses: the feature's logit under -margin, the other logits as they were."""
+    """The detector's wish, as losses: the features' logits under -margin, the other logits as they were.
+
+    Of several features a picture is to lose those that it shows; the others among them are held in it like any attribute.
+    """
 
     detector: Detector
-    column: int
-    """Of the feature among the detector's logits."""
+    columns: tuple[int, ...]
+    """Of the features among the detector's logits."""
     margin: float = 4.0
 
     def logit(self, img: torch.Tensor) -> torch.Tensor:
-        """The feature's [n], differentiable."""
-        return self.detector.logits(img)[:, self.column]
+        """[n], differentiable: of the feature; of several, of the one that shows most."""
+        return self.detector.logits(img)[:, list(self.columns)].amax(dim=1)
+
+    def wanted(self, before: torch.Tensor, after: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+        """How much of the change of each pixel is wanted, [n, 1, H, W] in [0, 1]: for any of the features that a picture is to lose.
+
+        Args:
+            before: [n, C, H, W], each shows a feature.
+            after:  [n, C, H, W], shows it less.
+            shown:  [n, k] bool, as `compare` gives it: which ones are to go.
+        """
+        place = before.new_zeros([len(before), 1, *before.shape[2:]])
+        for column, of in zip(self.columns, shown.unbind(dim=1), strict=True):
+            if bool(of.any()):
+                found = wanted(lambda img, column=column: self.detector.logits(img)[:, column], before[of], after[of])  # type: ignore[misc]
+                place[of] = torch.maximum(place[of], found)
+        return place
 
     def compare(self, img: torch.Tensor, before: torch.Tensor, held: torch.Tensor, generator: torch.Generator) -> Comparison:
-        """What is left of the feature in img, and how far its other logits are from those of `before`, as they are and through random views.
+        """What is left of the features in img, and how far its other logits are from those of `before`, as they are and through random views.
 
         Through the same random view for both: a logit that is held on the bare image alone is held for this detector alone.
 
@@ -48,29 +67,38 @@ class Guide:
         """
         n, state = len(img), generator.get_state()
         now = self.detector.logits(torch.cat([img, random_view(img, generator)]))  # [2 n, attributes]
-        left = softplus(now[:, self.column] + self.margin).view(2, n).sum(dim=0)
-        shows = now[:n, self.column].detach() > BARELY
-        rest = [index for index in range(now.shape[1]) if index != self.column]
+        rest = [index for index in range(now.shape[1]) if index not in self.columns]
         with torch.no_grad():
-            if not rest:
-                marked = (self.logit(before) > BARELY) & ~held
-                return Comparison(left * (marked | (shows & ~held)), now.new_zeros([]), marked)
             generator.set_state(state)
-            then = self.detector.logits(torch.cat([before, random_view(before, generator)]))
-        marked = (then[:n, self.column] > BARELY) & ~held
+            seen = torch.cat([before, random_view(before, generator)]) if rest or len(self.columns) > 1 else before  # Else nothing is to be held.
+            then = self.detector.logits(seen)
+        shown = torch.stack([then[:n, column] > BARELY for column in self.columns], dim=1) & ~held[:, None]  # [n, k]
+        marked = shown.any(dim=1)
+        left, change = now.new_zeros([n]), now.new_zeros([])
         limit = torch.where(marked, MARKED_RANGE, UNMARKED_RANGE).repeat(2)[:, None]
-        return Comparison(left * (marked | (shows & ~held)), apart(now[:, rest], then[:, rest], limit), marked)
+        if rest:
+            change = apart(now[:, rest], then[:, rest], limit)
+        came = (now[:n].detach() > BARELY) & ~held[:, None]  # Shows it now, whatever it showed.
+        for column, of in zip(self.columns, shown.unbind(dim=1), strict=True):
+            left = left + softplus(now[:, column] + self.margin).view(2, n).sum(dim=0) * (of | came[:, column])
+            spared = (marked & ~of).repeat(2)  # Marked for another feature alone: there are none where there is one feature.
+            if bool(spared.any()):
+                share = float(spared.float().mean()) / max(len(rest), 1)  # Each logit counts as one of the others does.
+                change = change + share * apart(now[spared][:, [column]], then[spared][:, [column]], limit[spared])
+        return Comparison(left, change, marked, shown)
 
 
 class Comparison(NamedTuple):
     """Of images with what they were."""
 
     left: torch.Tensor
-    """[n]: how far the feature's logit is from below -margin, bare and through a view; 0 where the image neither showed it nor does."""
+    """[n]: how far the logits of the features that are to go are from below -margin, bare and through a view; 0 where none shows, nor did."""
     change: torch.Tensor
     """Scalar: distance of the other logits."""
     marked: torch.Tensor
-    """[n] bool: showed the feature, and is to lose it."""
+    """[n] bool: showed a feature, and is to lose it."""
+    shown: torch.Tensor
+    """[n, k] bool: which one, in the order of the guide's columns."""
 
 
 def apart(now: torch.Tensor, then: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:

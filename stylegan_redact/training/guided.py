@@ -14,7 +14,6 @@ from torch.nn.functional import softplus
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.network import trainable
 from stylegan_redact.training.guide import Guide, verdict
-from stylegan_redact.training.locate import wanted
 from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Progress
 
@@ -72,11 +71,11 @@ class GuidedLoss:
             batch:     The codes.
             generator: Of the random views.
         """
-        left, change, marked = self.guide.compare(img, before, batch.held, generator)
+        left, change, marked, shown = self.guide.compare(img, before, batch.held, generator)
         free = img.new_full([len(img), 1, *img.shape[2:]], self.elsewhere)
         terms = {"feature": self.guidance * left.mean(), "others": self.hold * change}
         if bool(marked.any()):
-            free[marked] = self.elsewhere - (self.elsewhere - self.inside) * wanted(self.guide.logit, before[marked], img[marked].detach())
+            free[marked] = self.elsewhere - (self.elsewhere - self.inside) * self.guide.wanted(before[marked], img[marked].detach(), shown[marked])
             if self.D is not None:
                 found = verdict(self.D, img[marked], None if batch.c is None else batch.c[marked])
                 terms["realism"] = self.real * marked.float().mean() * softplus(-found).mean()

@@ -101,6 +101,8 @@ def natural_shift(basis: torch.Tensor, covariance: torch.Tensor, protected: torc
     spread = covariance.double() @ rows.T  # [w_dim, k + m]
     gram = rows @ spread
     if torch.linalg.matrix_rank(gram, hermitian=True) < len(rows):
+        if protected is None:
+            raise RedactError("A way to move along each of several directions was asked - one lies within the others - take fewer features")
         raise RedactError("A way to move was asked that leaves the keep-list alone - the feature lies within the keep-list - keep less")
     return torch.linalg.solve(gram, spread.T)[: len(basis)]
 
@@ -126,6 +128,14 @@ def orthogonal_to(direction: torch.Tensor, protected: torch.Tensor, covariance: 
     if rest @ metric @ rest <= 1e-12 * (u @ metric @ u):
         raise RedactError("A direction apart from the keep-list was asked - the feature lies within the keep-list - keep less")
     return rest / rest.norm()
+
+
+def partly(edit: AffineEdit, strength: float) -> AffineEdit:
+    """The edit that goes `strength` of the way of the given one: w -> (1 - strength) w + strength (M w + t); at 1 it is the given one."""
+    if strength == 1:
+        return edit
+    identity = torch.eye(len(edit.offset), dtype=edit.matrix.dtype, device=edit.matrix.device)
+    return AffineEdit(torch.lerp(identity, edit.matrix, strength), strength * edit.offset)
 
 
 def compose(first: AffineEdit, second: AffineEdit) -> AffineEdit:

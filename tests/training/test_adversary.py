@@ -29,7 +29,7 @@ def planted() -> tuple[Network, Feature]:
 def guide() -> Guide:
     _, feature = planted()
     assert feature.detector is not None
-    return Guide(feature.detector, feature.detector.attributes.index(feature.name))
+    return Guide(feature.detector, (feature.detector.attributes.index(feature.name),))
 
 
 def adversary(size: int = SIZE, micro: int = SIZE) -> Adversary:

@@ -33,7 +33,7 @@ INSIDE = 0.1
 
 
 def loss(**weights: Any) -> GuidedLoss:
-    return GuidedLoss(Guide(Corner(), 0, 4.0), **{"inside": INSIDE, **weights})
+    return GuidedLoss(Guide(Corner(), (0,), 4.0), **{"inside": INSIDE, **weights})
 
 
 def pictures(level: float) -> torch.Tensor:
