@@ -26,7 +26,8 @@ SMALL = {"steps": 300, "kimg": 1.0, "adapt_kimg": 0.5, "batch": 32}
 ADVERSARIAL = {"kimg": 2.0, "lr": 0.008}
 """Its discriminator has learned nothing yet."""
 MORE = {"unlearn": {"kimg": 4.0}, "edit": {"kimg": 2.0, "guidance": 0.1, "lr": 0.002}, "extrapolate": {"kimg": 1.0, "lr": 0.008}}
-MORE |= {name: ADVERSARIAL for name in ("adapt_unlearn", "redact_classifier", "redact_data", "redact_validity")}
+MORE |= {name: ADVERSARIAL for name in ("redact_classifier", "redact_data", "redact_validity")}
+MORE |= {"adapt_unlearn": {"kimg": 2.5, "adapt_kimg": 1.0, "lr": 0.01}}
 """What a method needs beyond that, to get anywhere."""
 FEW_STEPS = {"steps": 3, "kimg": 0.096, "adapt_kimg": 0.096}
 SOUGHT = {"latents": "latents", "subspace": "subspace|latents", "detector": "detector|classifier", "examples": "examples|images", "label": "label"}
