@@ -27,7 +27,8 @@ ADVERSARIAL = {"kimg": 2.0, "lr": 0.008}
 """Its discriminator has learned nothing yet."""
 MORE: dict[str, dict[str, Any]] = {"moon": {"kimg": 1.5, "lr": 0.004}, "unlearn": {"kimg": 4.0}, "edit": {"kimg": 2.0, "guidance": 0.1, "lr": 0.002}}
 MORE["extrapolate"] = {"kimg": 1.0, "lr": 0.008}
-MORE |= {name: ADVERSARIAL for name in ("adapt_unlearn", "redact_classifier", "redact_data", "redact_validity")}
+MORE |= {name: ADVERSARIAL for name in ("redact_classifier", "redact_data", "redact_validity")}
+MORE["adapt_unlearn"] = {"kimg": 2.5, "adapt_kimg": 1.0, "lr": 0.01}
 """What a method needs beyond that, to get anywhere."""
 FEW_STEPS = {"steps": 3, "kimg": 0.096, "adapt_kimg": 0.096}
 SOUGHT = {"latents": "latents", "subspace": "subspace|latents", "detector": "detector|classifier", "examples": "examples|images", "label": "label"}

@@ -126,3 +126,14 @@ def test_build_wants_what_has_no_default(package: str) -> None:
     with pytest.raises(RedactError, match="kimg"):
         plugins.build(cls, {})
     assert plugins.build(cls, {"kimg": 3}).kimg == 3
+
+
+def test_records_name_no_folder() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Plugin:
+        rate: float = plugins.option(1.0, "how much", low=0.0)
+        data: str | None = plugins.option(None, "pictures", path=True)
+
+    assert plugins.record(Plugin(2.0, "secret/place/set.zip,elsewhere/more")) == {"rate": 2.0, "data": "set.zip,more"}
+    assert plugins.record(Plugin()) == {"rate": 1.0, "data": None}
+    assert [each.path for each in plugins.options(Plugin)] == [False, True]

@@ -25,7 +25,7 @@ from stylegan_redact.types import Feature, Network, Progress, RedactError
 class Adversarial:
     """Settings that every adversarial fine-tuning has."""
 
-    kimg: float = option(8.0, "thousands of images to fine-tune on", low=0.0, high=100000.0)
+    kimg: float = option(4.0, "thousands of images to fine-tune on", low=0.0, high=100000.0)
     batch: int = option(16, "images of a step", low=4, high=4096)
     lr: float = option(0.002, "Adam's step, falling to zero", low=0.0, high=1.0)
     r1: float = option(0.5, "gamma of R1, the penalty on the discriminator's slope", low=0.0, high=1000.0)

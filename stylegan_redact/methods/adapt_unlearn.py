@@ -27,8 +27,8 @@ from stylegan_redact.types import Feature, Network, Progress
 class AdaptUnlearn(OnCleanPictures):
     """Tiwary et al.'s two stages."""
 
-    kimg: float = option(5.0, "thousands of images of the second stage", low=0.0, high=100000.0)
-    adapt_kimg: float = option(3.0, "thousands of images to adapt to the feature on", low=0.0, high=100000.0)
+    kimg: float = option(2.5, "thousands of images of the second stage", low=0.0, high=100000.0)
+    adapt_kimg: float = option(1.5, "thousands of images to adapt to the feature on", low=0.0, high=100000.0)
     ewc: float = option(10.0, "weight of elastic weight consolidation in the adaptation", low=0.0, high=1e9)
     repulsion: str = option("EL2", "from the adapted weights, d away: exp(-gamma d), gamma / d or -gamma d", choices=KINDS)
     gamma: float = option(1.0, "of the repulsion; d is 1 at the original weights", low=0.0, high=1000.0)

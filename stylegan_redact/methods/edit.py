@@ -41,6 +41,7 @@ class Edit:
     elsewhere: float = option(2.0, "weight of the change of all pixels that the feature does not lie on", low=0.0, high=1000.0)
     realism: float = option(0.06, "weight of the discriminator's verdict on edited images", low=0.0, high=1000.0)
     attacked: float = option(0.25, "share of each batch that is sought by an attacker in W+ while the network learns", low=0.0, high=0.5)
+    robust: float = option(0.4, "what these count, of the detector's wish", low=0.0, high=100.0)
     batch: int = option(20, "images of a step", low=4, high=4096)
     lr: float = option(0.0026, "Adam's step, falling to zero", low=0.0, high=1.0)
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
@@ -59,7 +60,8 @@ class Edit:
             raise RedactError(f"{feature.name} was to be redacted by edit - its detector gives no gradients - use --method=unlearn, mapping or fold")
         labels.needed(feature.latents.c, c_dim_of(network.G_ema), f"{feature.name} was to be redacted by edit")
         guide = Guide(feature.detector, tuple(feature.detector.attributes.index(part.name) for part in feature.each), self.margin)
-        loss = GuidedLoss(guide, network.D if self.realism > 0 else None, self.guidance, self.hold, self.still, self.elsewhere, self.realism)
+        D = network.D if self.realism > 0 else None
+        loss = GuidedLoss(guide, D, self.guidance, self.robust, self.hold, self.still, self.elsewhere, self.realism)
         after = copy_network(network)
         schedule = Schedule(steps_of(self.kimg, self.batch), self.batch, self.lr, seed, self.batch_gpu)
         num_sought = round(self.attacked * self.batch)
@@ -90,7 +92,8 @@ def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None 
         ws, c = adversary.climb(generator)
         rest = regular(n - len(ws), generator)
         labelled = None if c is None or rest.c is None else torch.cat([c, rest.c])
-        return Batch(torch.cat([ws, rest.ws]), torch.cat([rest.held.new_zeros([len(ws)]), rest.held]), labelled)
+        first = torch.arange(n, device=ws.device) < len(ws)
+        return Batch(torch.cat([ws, rest.ws]), torch.cat([rest.held.new_zeros([len(ws)]), rest.held]), labelled, first)
 
     def regular(n: int, generator: torch.Generator) -> Batch:
         quarter, shown = n // 4, 3 * n // 8

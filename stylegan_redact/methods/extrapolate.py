@@ -27,7 +27,7 @@ CENTRE_SAMPLES = 4096
 class Extrapolate(Adversarial):
     """Weights moved away from those of a network adapted to the feature."""
 
-    kimg: float = option(4.0, "thousands of images to adapt on", low=0.0, high=100000.0)
+    kimg: float = option(3.0, "thousands of images to adapt on", low=0.0, high=100000.0)
     gamma: float = option(1.0, "how far back, of the way to the adapted weights", low=0.0, high=100.0)
     ewc: float = option(10.0, "weight of elastic weight consolidation in the adaptation", low=0.0, high=1e9)
 

@@ -27,12 +27,14 @@ class Batch(NamedTuple):
     """[n] bool: to be left as they are, whatever they show."""
     c: torch.Tensor | None = None
     """[n, c_dim] labels, of a conditional network."""
+    sought: torch.Tensor | None = None
+    """[n] bool: found by an attacker; None: none is."""
 
     def split(self, size: int) -> list[Batch]:
         """The same in portions."""
         count = -(-len(self.ws) // size)
-        labels = self.c.split(size) if self.c is not None else [None] * count
-        return [Batch(*parts) for parts in zip(self.ws.split(size), self.held.split(size), labels, strict=True)]
+        labels, sought = (part.split(size) if part is not None else [None] * count for part in (self.c, self.sought))
+        return [Batch(*parts) for parts in zip(self.ws.split(size), self.held.split(size), labels, sought, strict=True)]
 
 
 Codes = Callable[[int, torch.Generator], Batch]
@@ -52,6 +54,8 @@ class GuidedLoss:
     """The discriminator, if it is asked about marked pictures: half a feature looks like nothing that it was trained on."""
     guidance: float = 0.015
     """What is left of the feature in marked pictures, and in those that show it only now."""
+    sought: float = 1.0
+    """What codes that an attacker found count of that."""
     hold: float = 0.15
     """Distance of the detector's other logits."""
     still: float = 0.3
@@ -73,6 +77,8 @@ class GuidedLoss:
         """
         left, change, marked, shown = self.guide.compare(img, before, batch.held, generator)
         free = img.new_full([len(img), 1, *img.shape[2:]], self.elsewhere)
+        if batch.sought is not None:
+            left = torch.where(batch.sought, self.sought * left, left)
         terms = {"feature": self.guidance * left.mean(), "others": self.hold * change}
         if bool(marked.any()):
             free[marked] = self.elsewhere - (self.elsewhere - self.inside) * self.guide.wanted(before[marked], img[marked].detach(), shown[marked])
