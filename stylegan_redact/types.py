@@ -111,6 +111,8 @@ class Feature:
     """The class of a conditional network that the feature is, where it is a whole class."""
     bystanders: Bystanders | None = None
     """Of the classes that are not to be redacted, where one class is."""
+    codes: torch.Tensor | None = None
+    """[n, num_ws, w_dim]: where the network draws what is nearest to the `examples`, found by inversion."""
 
 
 @dataclass(frozen=True)

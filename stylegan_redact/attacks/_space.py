@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,51 +12,16 @@ from scipy import stats
 
 from stylegan_redact.network import broadcast_w, sample_w, sample_z, style_layers
 from stylegan_redact.types import RedactError
+from stylegan_redact.wspace.prior import SHELL, Prior, prior_from, within
 
 SPACES = ("z", "w", "w_plus", "s")
-SHELL = 0.99
 PRIOR_SEEDS = 4_000
 """Latents that the prior of W is estimated from."""
-SMALLEST = 1e-4
-"""Of the largest variance: directions that the prior hardly moves along count as moving that much."""
-
-
-@dataclass(frozen=True)
-class Prior:
-    """Where the latents of a network lie."""
-
-    mean: torch.Tensor
-    """[w_dim]"""
-    spread: torch.Tensor
-    """[w_dim, w_dim]: w = mean + spread @ u, with u round."""
-    inverse: torch.Tensor
-    """Of spread."""
-    radius: float
-    """99 % of u lie within."""
-
-    def to_u(self, w: torch.Tensor) -> torch.Tensor:
-        """[..., w_dim] -> [..., w_dim]."""
-        return (w - self.mean) @ self.inverse.T
-
-    def to_w(self, u: torch.Tensor) -> torch.Tensor:
-        """[..., w_dim] -> [..., w_dim]."""
-        return self.mean + u @ self.spread.T
 
 
 def prior_of(G: Any, seeds: range, c: torch.Tensor | None) -> Prior:
-    """The Gaussian of a network's w, in coordinates where it is round; the radius is that of the w themselves, which need not be Gaussian."""
-    w = sample_w(G, seeds, c=c).double()
-    mean = w.mean(dim=0)
-    values, vectors = torch.linalg.eigh(torch.cov((w - mean).T))
-    deviation = values.clamp(min=SMALLEST * float(values.max())).sqrt()
-    inverse = (vectors / deviation).T
-    radius = float(((w - mean) @ inverse.T).norm(dim=1).quantile(SHELL))
-    return Prior(mean.float(), (vectors * deviation).float(), inverse.float(), radius)
-
-
-def within(u: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-    """u [..., d] drawn back to radius, which broadcasts with [..., 1], where it is farther out."""
-    return u * (radius / u.norm(dim=-1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
+    """The prior of W as a network's seeds tell it."""
+    return prior_from(sample_w(G, seeds, c=c))
 
 
 class Space:

@@ -16,10 +16,10 @@ from torch.nn.functional import softplus
 
 from stylegan_redact.attacks._curve import Curve, budgets_up_to
 from stylegan_redact.attacks._scene import Scene, Victim
-from stylegan_redact.attacks._space import within
 from stylegan_redact.network import sample_z
 from stylegan_redact.plugins import option
 from stylegan_redact.types import Progress
+from stylegan_redact.wspace.prior import within
 
 
 @dataclass(frozen=True)
