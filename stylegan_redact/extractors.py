@@ -85,6 +85,11 @@ class DiscriminatorFeatures:
         return features
 
 
+def describe_by(D: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """The discriminator's features, differentiable; None if it is not known here."""
+    return DiscriminatorFeatures(D).describe if isinstance(D, Discriminator) else None
+
+
 class TorchScript:
     """A TorchScript file, by one of two conventions.
 

@@ -22,6 +22,9 @@ from stylegan_redact.network import broadcast_w, synthesize
 from stylegan_redact.types import Progress
 from stylegan_redact.wspace.prior import Prior
 
+STARTS = 256
+"""Latents whose pictures are looked at for where to begin."""
+
 Describe = Callable[[torch.Tensor], torch.Tensor]
 """img [n, C, H, W] -> features [n, d], differentiable."""
 
@@ -30,7 +33,7 @@ Describe = Callable[[torch.Tensor], torch.Tensor]
 class Search:
     """How long and by what a code is sought."""
 
-    steps: int = 150
+    steps: int = 100
     """Of Adam."""
     step_size: float = 0.1
     """Adam's, in standard deviations of the prior."""
@@ -55,7 +58,9 @@ class Step(NamedTuple):
     """[n, num_ws, w_dim]: the codes in coordinates of the prior, without."""
 
 
-def walk(G: Any, prior: Prior, img: torch.Tensor, search: Search, describe: Describe | None = None, start: torch.Tensor | None = None) -> Iterator[Step]:
+def walk(
+    G: Any, prior: Prior, img: torch.Tensor, search: Search, describe: Describe | None = None, start: torch.Tensor | None = None
+) -> Iterator[Step]:
     """A search step by step: search.steps + 1 of them, the first at the start. Nothing is random.
 
     Args:
@@ -113,7 +118,8 @@ def invert(
         batch:    Pictures at a time.
         progress: Told (stage, share done, figures).
     """
-    begin, found = _nearest(G, img, starts, search.structure, batch), []
+    begin = _nearest(G, img, starts, search.structure, batch)
+    found: list[torch.Tensor] = []
     for some, start in zip(img.split(batch), begin.split(batch), strict=True):
         for step, at in enumerate(walk(G, prior, some, search, describe, start)):
             u = at.u

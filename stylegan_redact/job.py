@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import api, class_requests, detectors, evaluation, network_files, pictures, plugins, run_dir
+from stylegan_redact import api, class_requests, evaluation, network_files, person_requests, pictures, plugins, run_dir
+from stylegan_redact.classifier_requests import classifiers_of
+from stylegan_redact.features import person
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.whole_class import WholeClass
 from stylegan_redact.labels import Labels, class_feature, of_class
@@ -77,6 +79,8 @@ class Plan:
     class_index: int | None
     """The class that is the feature, where it is a whole class."""
     precision: Precision
+    sitting: person_requests.Sitting | None = None
+    """Photographs, where the feature is a person."""
 
 
 def prepare(request: Request) -> Plan:
@@ -93,15 +97,19 @@ def prepare(request: Request) -> Plan:
     network = load_network(file.snapshot, device, trust_source=request.trust_source)
     G: Any = network.G_ema
     class_index = class_feature(request.feature, G.c_dim, file.name)
-    class_requests.check(
-        request.feature, request.method, method, {"--class": request.classes, "--keep": request.keep, "--classifier": request.classifier}
-    )
+    superfluous = {"--keep": request.keep, "--classifier": request.classifier}
+    class_requests.check(request.feature, request.method, method, {"--class": request.classes, **superfluous})
+    person_requests.check(request.feature, request.method, method, superfluous)
     labels = of_class(request.classes, G.c_dim, file.name) if class_index is None else None
-    feature = request.feature
-    if class_index is not None:
+    feature, sitting = request.feature, None
+    if person_requests.is_person(feature):
+        sitting = person_requests.sitting_of(feature, request.judge, network, device)
+        detector, judge, classifiers = person_requests.judge_of(request.judge, file, device)
+        feature = person.NAME
+    elif class_index is not None:
         detector, judge, classifiers = class_requests.judge_of(request.judge, feature, G, device)
     else:
-        detector, judge, classifiers = _classifiers(request, file, network, device)
+        detector, judge, classifiers = classifiers_of(request.feature, request.classifier, request.judge, file, network, device)
         feature = attribute_name(request.feature, detector.attributes, "feature", "this network's detector")
         attribute_name(feature, judge.attributes, "feature", "the judge")
     both = tuple(name for name in detector.attributes if name in judge.attributes)
@@ -120,6 +128,7 @@ def prepare(request: Request) -> Plan:
         labels=labels,
         class_index=class_index,
         precision=class_requests.self_test(network, labels, seed_range(first, request.num_latents), batch),
+        sitting=sitting,
     )  # fmt: skip
 
 
@@ -153,6 +162,7 @@ def resolved(plan: Plan) -> dict[str, Any]:
         "classifiers": plan.classifiers,
         "seeds": {"labelled": span(plan.labelled_seeds), "measured": span(plan.measured_seeds)},
         "versions": {"stylegan-redact": VERSION, "torch": torch.__version__},
+        **({} if plan.sitting is None else plan.sitting.record()),
     }
 
 
@@ -195,7 +205,7 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     feature = _label(plan, progress)
     assert feature.latents is not None
     G: Any = plan.network.G_ema
-    layout = pictures.choose(feature.latents, G.img_resolution)
+    layout = pictures.choose(feature.latents, G.img_resolution) if plan.sitting is None else None
     folder = run_dir.make_run_dir(plan.request.outdir, f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}")
     progress.keep_in(folder)
     progress.tell(f"Results go to {folder}")
@@ -203,13 +213,12 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
         progress.tell(line)
     run_dir.write_json(folder / "options.json", resolved(plan))
     after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
-    img_before, img_after = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
-    pictures.save(img_before, img_after, layout.columns, folder)
-    estimates = _measure(plan, after, progress)
+    shown = _show(plan, feature, after, layout, folder)
+    estimates = _measure(plan, feature, after, progress)
     dropped = save_network(after, folder / "network-redacted.pkl", original=plan.file.snapshot, record=provenance(plan))
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
-    _conclude(plan, folder, estimates, layout, dropped, progress)
+    _conclude(plan, folder, estimates, shown, dropped, progress)
     return folder
 
 
@@ -217,30 +226,43 @@ def _label(plan: Plan, progress: Progress) -> Feature:
     source: Any = Attribute(plan.feature, plan.detector, plan.labels, plan.precision.half)
     if plan.class_index is not None:
         source = WholeClass(plan.class_index)
+    elif plan.sitting is not None:
+        source = person.Person(plan.sitting.photos.known, plan.labels)
     return source.gather(plan.network, plan.labelled_seeds, batch=plan.batch, progress=progress)
 
 
-def _measure(plan: Plan, after: Network, progress: Progress) -> dict[str, Estimate]:
+def _show(plan: Plan, feature: Feature, after: Network, layout: pictures.Layout | None, folder: Path) -> dict[str, Any]:
+    """Draws before.png, after.png and diff.png; what stands where in them."""
+    if plan.sitting is not None:
+        return person_requests.save_pictures((plan.network, after), feature, plan.batch, folder)
+    assert layout is not None and feature.latents is not None
+    img = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
+    pictures.save(*img, layout.columns, folder)
+    return asdict(layout)
+
+
+def _measure(plan: Plan, feature: Feature, after: Network, progress: Progress) -> dict[str, Estimate]:
     half = plan.precision.half and class_requests.self_test(after, plan.labels, plan.labelled_seeds, plan.batch).half
     if plan.precision.half and not half:
         progress.tell("The redacted network does not draw the same in float16: images are measured in float32")
     labels = plan.labels if plan.class_index is None else Labels(plan.network.G_ema.c_dim, (plan.class_index,))
-    return Measurement(
+    measurement = Measurement(
         plan.network, after, plan.judge, plan.feature, plan.keep, plan.measured_seeds, plan.request.access, plan.batch,
         labels=labels, whole_class=plan.class_index is not None, half=half,
-    ).estimates(progress)  # fmt: skip
+    )  # fmt: skip
+    return measurement.estimates(progress) if plan.sitting is None else person_requests.measure(measurement, feature, plan.sitting, progress)
 
 
-def _conclude(
-    plan: Plan, folder: Path, estimates: dict[str, Estimate], layout: pictures.Layout, dropped: tuple[str, ...], progress: Progress
-) -> None:
+def _conclude(plan: Plan, folder: Path, estimates: dict[str, Estimate], shown: dict[str, Any], dropped: tuple[str, ...], progress: Progress) -> None:
     measurable = tuple(target for target in evaluation.TARGETS if target.key in estimates and estimates[target.key].n > 0)
-    if plan.class_index is not None:  # The targets are of attributes; of a class as much is left as the judge sees in its substitute.
+    if plan.class_index is not None or plan.sitting is not None:  # The targets are of attributes; a class is left as its substitute shows it.
         measurable = ()
     verdicts = evaluation.check(estimates, measurable)
     progress.tell("\n" + evaluation.render(estimates, plan.feature) + "\n" + evaluation.render_targets(verdicts))
     if plan.class_index is not None:
         progress.tell(evaluation.leak(plan.feature, estimates))
+    elif plan.sitting is not None:
+        progress.tell(person_requests.told(estimates))
     elif len(measurable) < len(evaluation.TARGETS):
         missing = ", ".join(target.text for target in evaluation.TARGETS if target not in measurable)
         progress.tell(f"Not measured, since there is no such attribute or image: {missing}")
@@ -253,7 +275,7 @@ def _conclude(
         "targets": [{**asdict(each.target), "met": each.met} for each in verdicts],
         "all_targets_met": all(each.met for each in verdicts) if verdicts else None,
         "seeds": resolved(plan)["seeds"],
-        "pictures": {**asdict(layout), "diff": f"|after - before| times {pictures.AMPLIFIED}", "amplified": pictures.AMPLIFIED},
+        "pictures": {**shown, "diff": f"|after - before| times {pictures.AMPLIFIED}", "amplified": pictures.AMPLIFIED},
         "seconds": round(progress.seconds, 1),
     }
     met = sum(each.met for each in verdicts)
@@ -272,28 +294,3 @@ def device_of(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise RedactError("--device=cuda was asked - torch sees no CUDA device - use --device=cpu, or a torch built for your GPU")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def _classifiers(request: Request, file: NetworkFile, network: Network, device: torch.device) -> tuple[Detector, Detector, dict[str, Any]]:
-    """The detector that steers, the judge that measures, and what the records say of them."""
-    loaded: list[Any]
-    if request.classifier is None and request.judge is None:
-        if file.bundled is None:
-            raise RedactError(
-                f"{request.feature!r} was to be found in {file.name} - classifiers come only with: {', '.join(network_files.bundled()) or 'none'} - "
-                "give --classifier=FILE and --judge=FILE, TorchScript: images [n, C, H, W] in [-1, 1] -> one logit each"
-            )
-        told = {role: {"bundled": file.bundled, "role": role} for role in ("detector", "judge")}
-        loaded = [detectors.load_bundled(role, device) for role in told]
-        return loaded[0], loaded[1], told
-    if request.classifier is None or request.judge is None:
-        given, other = ("--judge", "--classifier") if request.classifier is None else ("--classifier", "--judge")
-        raise RedactError(f"{given} was given without {other} - what steers a redaction must not be what measures it - give both")
-    paths = {"detector": Path(request.classifier), "judge": Path(request.judge)}
-    sha256 = {role: network_files.sha256_of(path) for role, path in paths.items()}
-    if sha256["detector"] == sha256["judge"]:
-        raise RedactError("--classifier and --judge are the same file - what steers must not be what measures - train a second one on other data")
-    G: Any = network.G_ema
-    shape = (G.img_channels, G.img_resolution, G.img_resolution)
-    loaded = [detectors.load_torchscript(path, request.feature, shape, device) for path in paths.values()]
-    return loaded[0], loaded[1], {role: {"torchscript_sha256": digest} for role, digest in sha256.items()}

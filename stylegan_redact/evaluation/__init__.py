@@ -5,29 +5,35 @@ from stylegan_redact.evaluation._ask import ask
 from stylegan_redact.evaluation._classes import MOST_OF_OTHERS, NoClassifier, leak, other_classes, whole_class
 from stylegan_redact.evaluation._keep import KeepVerdict, keep_as_json, keep_verdicts, render_keep
 from stylegan_redact.evaluation._paired import ACCESSES, PairedImages, joined, measure_pairs, rate
+from stylegan_redact.evaluation._person import STRANGERS, Sitter, everybody_else, neighbours, person
 from stylegan_redact.evaluation._table import as_json, format_estimate, render, render_targets
 from stylegan_redact.evaluation._targets import TARGETS, Target, Verdict, at_bounds, check
 
 __all__ = [
     "ACCESSES",
     "MOST_OF_OTHERS",
+    "STRANGERS",
     "TARGETS",
     "KeepVerdict",
     "NoClassifier",
     "PairedImages",
+    "Sitter",
     "Target",
     "Verdict",
     "as_json",
     "ask",
     "at_bounds",
     "check",
+    "everybody_else",
     "format_estimate",
     "joined",
     "keep_as_json",
     "keep_verdicts",
     "leak",
     "measure_pairs",
+    "neighbours",
     "other_classes",
+    "person",
     "rate",
     "render",
     "render_keep",

@@ -9,18 +9,15 @@ from typing import Any
 
 import torch
 
-from stylegan_redact.extractors import DiscriminatorFeatures
-from stylegan_redact.inversion import Describe, Search, invert
+from stylegan_redact.extractors import describe_by
+from stylegan_redact.inversion import STARTS, Search, invert
 from stylegan_redact.labels import Labels
 from stylegan_redact.network import sample_w
-from stylegan_redact.networks.stylegan2 import Discriminator
 from stylegan_redact.types import Bystanders, Feature, LabelledLatents, Network, Progress, RedactError
 from stylegan_redact.wspace.prior import prior_from
 
 NAME = "person"
 """Of the feature. Photographs are named nowhere: what is handed on must not tell who was redacted."""
-STARTS = 512
-"""Latents whose pictures are looked at for where to begin."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,7 @@ class Person:
         G: Any = network.G_ema
         shape = [G.img_channels, G.img_resolution, G.img_resolution]
         if len(self.photos) == 0 or list(self.photos.shape[1:]) != shape:
-            raise RedactError(f"photographs {list(self.photos.shape)} were to be inverted - the network draws [n, {shape[0]}, {shape[1]}, {shape[2]}] "
-                              "- give one or more such")  # fmt: skip
+            raise RedactError(f"photographs {list(self.photos.shape)} were to be inverted - the network draws {shape} - give one or more such")
         if len(seeds) <= G.w_dim:
             raise RedactError(f"people were to be known by {len(seeds)} latents - w has {G.w_dim} dimensions - take more with --num-latents")
         c = None if self.labels is None else self.labels(seeds)
@@ -64,8 +60,3 @@ class Person:
             theirs = others(seeds)
             bystanders = Bystanders(sample_w(G, seeds, c=theirs), theirs.to(w.device))
         return Feature(NAME, latents, examples=photos, codes=codes, bystanders=bystanders)
-
-
-def describe_by(D: Any) -> Describe | None:
-    """The discriminator's features, differentiable; None if it is not known here."""
-    return DiscriminatorFeatures(D).describe if isinstance(D, Discriminator) else None

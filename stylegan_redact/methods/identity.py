@@ -45,7 +45,7 @@ class Identity:
 
     target: str = option("nearest", "who is drawn instead", choices=TARGETS)
     reach: float = option(30.0, "of target=extrapolate: how far past the mean, in units of w", low=0.0, high=10000.0)
-    radius: float = option(0.6, "inner radius, up to which a code is the person, as a share of the outer one", low=0.0, high=0.95)
+    radius: float = option(0.3, "inner radius, up to which a code is the person, as a share of the outer one", low=0.0, high=0.95)
     others: float = option(0.001, "share of typical people within the outer radius", low=0.0, high=0.5)
     strength: float = option(1.0, "weight of the person against everybody else", low=0.0, high=1000.0)
     structure: float = option(1.0, "weight of 1 - MS-SSIM against L1", low=0.0, high=1000.0)
@@ -60,7 +60,9 @@ class Identity:
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
         """A network whose synthesis draws somebody else at the feature's codes and near them. G's synthesis becomes G_ema's."""
         if feature.latents is None or feature.codes is None:
-            raise RedactError(f"{feature.name} was to be redacted by identity - it needs latents and the codes of photographs - give --feature=person:PHOTOS")
+            raise RedactError(
+                f"{feature.name} was to be redacted by identity - it needs latents and the codes of photographs - give --feature=person:PHOTOS"
+            )
         prior = prior_from(feature.latents.w)
         typical = prior.to_u(feature.latents.w)
         place = place_of(prior.to_u(feature.codes), typical, inner=self.radius, others=self.others)

@@ -84,7 +84,7 @@ def place_of(u: torch.Tensor, typical: torch.Tensor, *, inner: float, others: fl
     rows = typical[:, None].expand(-1, u.shape[1], -1)
     outer = float(Place(u, 0.0, 1.0).distance(rows).double().quantile(others))
     if not outer > 0:
-        raise RedactError(f"a share of {others} of all people was to be within the outer shell - they are the person's own codes - give a smaller share")
+        raise RedactError(f"a share of {others} of people was to be in the outer shell - they are the person's own codes - give a larger share")
     return Place(u, inner * outer, outer)
 
 
