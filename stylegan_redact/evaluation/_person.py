@@ -8,7 +8,8 @@ discriminator's features are no face recognition.
 
 from __future__ import annotations
 
-import math
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,8 @@ NEAR, OTHERS = 0.3, 0.001
 VISIBLE = 0.05
 """Mean absolute change, images in [-1, 1], past which a picture counts as visibly changed: about 6 of 255 levels."""
 _SEED = 1
+_RANGES: Mapping[str, tuple[Any, ...]] = {"similarity": (-1.0, 1.0), "l1": (0.0, 2.0), "strangers_nearer": (0.0, 100.0, "%")}
+"""Figure -> what it can be, and its unit."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +117,10 @@ def everybody_else(pairs: PairedImages) -> dict[str, Estimate]:
         others/visibly_changed: share of images with an L1 above VISIBLE, percent.
         others/ATTRIBUTE/rate_before, /rate_after, /change: of what the judge knows, if it knows anything.
     """
-    answers = {"others/l1": _mean(pairs.l1), "others/dissimilarity": _mean(pairs.dissimilarity)}
+    answers = {"others/l1": _mean(pairs.l1, 0.0, 2.0), "others/dissimilarity": _mean(pairs.dissimilarity, 0.0, 1.0)}
     if pairs.features_before is not None and pairs.features_after is not None:
         alike = torch.cosine_similarity(pairs.features_before.double(), pairs.features_after.double(), dim=1)
-        answers["others/feature_distance"] = _mean((1 - alike).clamp(min=0))  # Rounding leaves a trace below 0.
+        answers["others/feature_distance"] = _mean((1 - alike).clamp(min=0), 0.0, 2.0)  # Rounding leaves a trace below 0.
     answers["others/visibly_changed"] = rate(pairs.l1 > VISIBLE)
     for name in pairs.attributes:
         shown = pairs.shows_before(name), pairs.shows_after(name)
@@ -154,7 +157,7 @@ class _Ruler:
 
 def _sided(section: str, sides: list[dict[str, torch.Tensor]]) -> dict[str, Estimate]:
     return {
-        f"{section}/{name}_{side}": _mean(samples[name], "%" if name == "strangers_nearer" else "")
+        f"{section}/{name}_{side}": _mean(samples[name], *_RANGES[name])
         for name in sides[0]
         for side, samples in zip(("before", "after"), sides, strict=True)
     }
@@ -164,8 +167,9 @@ def _cat(G: Any, w: torch.Tensor, batch: int) -> torch.Tensor:
     return torch.cat([img.clamp(-1, 1) for img in generate(G, w, batch=batch)])
 
 
-def _mean(samples: torch.Tensor, unit: str = "") -> Estimate:
-    """Of one photograph there is no interval, and it is said to be as wide as it gets."""
-    if len(samples) > 1:
-        return mean_interval(samples, unit=unit)
-    return Estimate(float(samples.mean()), -math.inf, math.inf, len(samples), unit)
+def _mean(samples: torch.Tensor, least: float, most: float, unit: str = "") -> Estimate:
+    """Of samples in [least, most]. One photograph leaves anything possible."""
+    if len(samples) < 2:
+        return Estimate(float(samples.mean()), least, most, len(samples), unit)
+    found = mean_interval(samples, unit=unit)
+    return dataclasses.replace(found, low=max(found.low, least), high=min(found.high, most))
