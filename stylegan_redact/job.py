@@ -227,7 +227,7 @@ def _label(plan: Plan, progress: Progress) -> Feature:
     if plan.class_index is not None:
         source = WholeClass(plan.class_index)
     elif plan.sitting is not None:
-        source = person.Person(plan.sitting.photos.known, plan.labels)
+        source = person.Person(plan.sitting.photos.known, plan.labels, person_requests.SEARCH)
     return source.gather(plan.network, plan.labelled_seeds, batch=plan.batch, progress=progress)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from stylegan_redact import detectors, evaluation, photos, pictures
 from stylegan_redact.extractors import DiscriminatorFeatures, FeatureExtractor, TorchScript, describe_by
+from stylegan_redact.inversion import Search
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import generate, sample_w
 from stylegan_redact.network_files import NetworkFile, sha256_of
@@ -22,6 +23,8 @@ from stylegan_redact.types import Detector, Estimate, Feature, Network, Progress
 PREFIX = "person:"
 METHOD = "identity"
 """Of a feature that is a person, where none is named."""
+SEARCH = Search()
+"""Of codes, for the redaction and for measuring: one budget."""
 SHOWN = 24
 """Pictures of the person and its neighbours, and of others, at most."""
 
@@ -145,4 +148,4 @@ def save_pictures(networks: tuple[Network, Network], feature: Feature, batch: in
 def _sitter(feature: Feature, held_out: torch.Tensor | None, D: Any) -> evaluation.Sitter:
     assert feature.examples is not None and feature.codes is not None and feature.latents is not None
     rest = feature.examples[:0] if held_out is None else held_out.to(feature.examples)
-    return evaluation.Sitter(feature.examples, feature.codes, rest, feature.latents.w, describe=describe_by(D))
+    return evaluation.Sitter(feature.examples, feature.codes, rest, feature.latents.w, SEARCH, describe_by(D))

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 
 from stylegan_redact.evaluation import MOST_OF_OTHERS
-from stylegan_redact.inversion import Search
 from stylegan_redact.job import Plan
 from stylegan_redact.labels import all_of
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.network import sample_w, synthesize
-from stylegan_redact.person_requests import Sitting
+from stylegan_redact.person_requests import SEARCH, Sitting
 from stylegan_redact.progress import time_text
 from stylegan_redact.training.guide import verdict
 
@@ -55,7 +54,7 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
     steps = sum(value for name, value in options.items() if name.endswith("steps"))
     image = sum(count * cost[what] for what, count in passes.items())
     seconds = {
-        "inverting": 0 if plan.sitting is None else _num_sought(plan.sitting) * Search().steps * (3 * cost["draw"] + 3 * cost["compare"]),
+        "inverting": 0 if plan.sitting is None else _num_sought(plan.sitting) * SEARCH.steps * (3 * cost["draw"] + 3 * cost["compare"]),
         "labelling": 0 if plan.class_index is not None or plan.sitting is not None else len(plan.labelled_seeds) * (look + cost["detect"]),
         "redacting": 1000 * kimg * image + steps * _MAPPING_PASSES * map_latents,
         "measuring": _num_measured(plan) * (2 * look + 2 * judge + cost["compare"]),

@@ -24,7 +24,7 @@ from stylegan_redact.types import Feature, Network, RedactError
 NAMES = plugins.names(methods)
 SMALL = {"steps": 300, "kimg": 1.0, "batch": 32}
 """Options that say how long a method works, made to fit a tiny network; those that a method has are used."""
-MORE = {"unlearn": {"kimg": 4.0}, "edit": {"kimg": 2.0, "guidance": 0.1, "lr": 0.002}, "identity": {"lr": 0.005, "strength": 3.0}}
+MORE = {"unlearn": {"kimg": 4.0}, "edit": {"kimg": 2.0, "guidance": 0.1, "lr": 0.002}, "identity": {"lr": 0.005, "strength": 4.0}}
 """What a method needs beyond that, to get anywhere."""
 FEW_STEPS = {"steps": 3, "kimg": 0.096}
 SOUGHT = {

@@ -11,7 +11,8 @@ fine-tuned to draw, at the person's W+ code and near it, what it drew at a targe
 * *How far it reaches.* Distances are measured where the prior is round. A code u is moved by share(u) (target - person), where share is 1 within the
   inner shell, 0 outside the outer one and linear between: a continuous map of codes, so that nothing has to jump. The outer shell is as wide as
   leaves all but a share `others` of typical people outside.
-* *Everybody else.* The same users report that all faces change. More than half of each batch is held to what it drew: people by their w, W+ codes
+* *Everybody else.* The same users report that all faces change. More than half of each batch is held to what it drew: people by their w, those most like
+  the person above all, W+ codes
   mixed of two of them or of one and the person, and codes just outside the outer shell, where a spill would show first. Holding what lies near a
   tuned code is the locality regularisation of Roich et al. 2021, "Pivotal Tuning", arXiv 2106.05744.
 
@@ -37,6 +38,8 @@ from stylegan_redact.wspace.prior import Prior, prior_from
 
 JUST_OUTSIDE = 2.0
 """Codes up to this many times the outer radius are drawn to see a spill."""
+LIKE = 0.1
+"""Share of people that are most like the person: half of those who are held are of them, since they are the first to change."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ class Identity:
     reach: float = option(30.0, "of target=extrapolate: how far past the mean, in units of w", low=0.0, high=10000.0)
     radius: float = option(0.3, "inner radius, up to which a code is the person, as a share of the outer one", low=0.0, high=0.95)
     others: float = option(0.001, "share of typical people within the outer radius", low=0.0, high=0.5)
-    strength: float = option(1.0, "weight of the person against everybody else", low=0.0, high=1000.0)
+    strength: float = option(0.5, "weight of the person against everybody else", low=0.0, high=1000.0)
     structure: float = option(1.0, "weight of 1 - MS-SSIM against L1", low=0.0, high=1000.0)
-    kimg: float = option(8.0, "thousands of images to train on", low=0.0, high=10000.0)
+    kimg: float = option(6.0, "thousands of images to train on", low=0.0, high=10000.0)
     batch: int = option(32, "images of a step", low=8, high=4096)
     lr: float = option(0.001, "Adam's step, falling to zero", low=0.0, high=1.0)
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
@@ -90,10 +93,14 @@ def moved_pairs(G: Any, prior: Prior, place: Place, target: torch.Tensor, held: 
         held:   [m, w_dim] w of other people.
     """
     other = prior.to_u(held)
+    away = place.distance(other[:, None].expand(-1, G.num_ws, -1))
+    like = other[away.argsort()[: max(round(LIKE * len(other)), 1)]]
     way = target - place.centre  # [num_ws, w_dim]
 
     def some(n: int, generator: torch.Generator) -> torch.Tensor:
-        return other[torch.randint(len(other), [n], generator=generator).to(other.device)][:, None].expand(-1, G.num_ws, -1)
+        """Half of them of those most like the person."""
+        parts = [pool[torch.randint(len(pool), [m], generator=generator).to(pool.device)] for pool, m in ((like, n // 2), (other, n - n // 2))]
+        return torch.cat(parts)[:, None].expand(-1, G.num_ws, -1)
 
     def mixed(n: int, generator: torch.Generator) -> torch.Tensor:
         """Rows of one code and then of another; the one is the person's in half of them."""
