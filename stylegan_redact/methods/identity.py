@@ -11,8 +11,8 @@ fine-tuned to draw, at the person's W+ code and near it, what it drew at a targe
 * *How far it reaches.* Distances are measured where the prior is round. A code u is moved by share(u) (target - person), where share is 1 within the
   inner shell, 0 outside the outer one and linear between: a continuous map of codes, so that nothing has to jump. The outer shell is as wide as
   leaves all but a share `others` of typical people outside.
-* *Everybody else.* The same users report that all faces change. More than half of each batch is held to what it drew: people by their w, those most like
-  the person above all, W+ codes mixed of two of them or of one and the person, and codes just outside the outer shell, where a spill would show
+* *Everybody else.* The same users report that all faces change. More than half of each batch is held to what it drew: people by their w, those most
+  like the person above all, W+ codes mixed of two of them or of one and the person, and codes just outside the outer shell, where a spill would show
   first. Holding what lies near a tuned code is the locality regularisation of Roich et al. 2021, "Pivotal Tuning", arXiv 2106.05744.
 
 The mapping network stays: z, w and W+ all meet the redaction in the synthesis network.
