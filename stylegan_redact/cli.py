@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from stylegan_redact import class_requests, evaluation, job, plugins, time_estimate, verbs
+from stylegan_redact import class_requests, evaluation, job, person_requests, plugins, time_estimate, verbs
 from stylegan_redact.host import strtobool
 from stylegan_redact.network_files import bundled
 from stylegan_redact.progress import Progress
@@ -94,7 +94,7 @@ def core_options() -> list[click.Option]:
             ["--feature"],
             required=True,
             metavar="NAME",
-            help="What to suppress, for example beard, or beard,hat for both at once; class:N is a whole class",
+            help="What to suppress, for example beard, or beard,hat for both at once; class:N is a whole class, person:PHOTOS one person",
         ),
         click.Option(["--outdir"], default="redact-runs", metavar="DIR", help="Where to save the results"),
         click.Option(["--method"], type=click.Choice(plugins.names(job.METHODS)), show_default=DEFAULT_METHOD, help="How to redact"),
@@ -114,7 +114,12 @@ def core_options() -> list[click.Option]:
             metavar="FILE",
             help="TorchScript that steers: images [n, C, H, W] in [-1, 1] -> one logit each, > 0: shows; or several, with their names in the file",
         ),
-        click.Option(["--judge"], type=click.Path(), metavar="FILE", help="TorchScript that measures; another one than --classifier"),
+        click.Option(
+            ["--judge"],
+            type=click.Path(),
+            metavar="FILE",
+            help="TorchScript that measures; another one than --classifier. For a person: images -> [n, d], an embedder of faces",
+        ),
         click.Option(["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="Random seed; the same command gives the same pickle"),
         click.Option(["--num-latents"], type=count, default=6_000, help="Seeds to label with the classifier"),
         click.Option(["--num-images"], type=count, default=10_000, help="Fresh seeds to measure on"),
@@ -181,10 +186,16 @@ def _request(values: dict[str, Any]) -> job.Request:
     if unknown:
         raise RedactError(f"--access={','.join(unknown)} was asked - there is: {', '.join(evaluation.ACCESSES)} - take of these")
     own["access"] = ("z", *(access for access in dict.fromkeys(own["access"]) if access != "z"))
-    own["method"] = own["method"] or (class_requests.METHOD if class_requests.is_class(own["feature"]) else DEFAULT_METHOD)
+    own["method"] = own["method"] or _default_method(own["feature"])
     known = {option.name: option for option in plugins.options(plugins.load(job.METHODS, own["method"]))}
     given = {name: text for name, text in values.items() if name not in _TAKEN and text is not None}
     return job.Request(**own, method_options={name: _parse(known[name], text) if name in known else text for name, text in given.items()})
+
+
+def _default_method(feature: str) -> str:
+    if person_requests.is_person(feature):
+        return person_requests.METHOD
+    return class_requests.METHOD if class_requests.is_class(feature) else DEFAULT_METHOD
 
 
 def _parse(option: plugins.Option, text: str) -> Any:

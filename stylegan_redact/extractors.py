@@ -65,20 +65,29 @@ class DiscriminatorFeatures:
 
     def features(self, img: torch.Tensor) -> torch.Tensor:
         """[n, C, res, res] in [-1, 1] -> [n, channels of its 4x4 layers]."""
-        D, x = self._D, None
         with torch.no_grad():
-            img = img.float()
-            for resolution in D.block_resolutions:
-                x, img = getattr(D, f"b{resolution}")(x, img, force_fp32=True)
-            assert x is not None  # There is a block above 4x4.
-            end = D.b4
-            x = x.float()
-            if end.architecture == "skip":
-                x = x + end.fromrgb(img.float())
-            if end.mbstd is not None:
-                x = torch.cat([end.mbstd(one) for one in x.split(1)])
-            features: torch.Tensor = end.fc(end.conv(x).flatten(1))
+            return self.describe(img)
+
+    def describe(self, img: torch.Tensor) -> torch.Tensor:
+        """As `features`, with the gradient by the images."""
+        D, x = self._D, None
+        img = img.float()
+        for resolution in D.block_resolutions:
+            x, img = getattr(D, f"b{resolution}")(x, img, force_fp32=True)
+        assert x is not None  # There is a block above 4x4.
+        end = D.b4
+        x = x.float()
+        if end.architecture == "skip":
+            x = x + end.fromrgb(img.float())
+        if end.mbstd is not None:
+            x = torch.cat([end.mbstd(one) for one in x.split(1)])
+        features: torch.Tensor = end.fc(end.conv(x).flatten(1))
         return features
+
+
+def describe_by(D: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """The discriminator's features, differentiable; None if it is not known here."""
+    return DiscriminatorFeatures(D).describe if isinstance(D, Discriminator) else None
 
 
 class TorchScript:

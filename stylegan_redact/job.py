@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import api, class_requests, evaluation, network_files, pictures, plugins, run_dir, several, steering
+from stylegan_redact import api, class_requests, evaluation, network_files, person_requests, pictures, plugins, run_dir, several, steering
+from stylegan_redact.features import person
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.whole_class import WholeClass
 from stylegan_redact.labels import Labels, class_feature, of_class
@@ -81,6 +82,8 @@ class Plan:
     class_index: int | None
     """The class that is the feature, where it is a whole class."""
     precision: Precision
+    sitting: person_requests.Sitting | None = None
+    """Photographs, where the feature is a person."""
 
 
 def prepare(request: Request) -> Plan:
@@ -97,13 +100,17 @@ def prepare(request: Request) -> Plan:
     G: Any = network.G_ema
     network_files.check_access(G, request.access)
     class_index = class_feature(request.feature, G.c_dim, file.name)
-    class_requests.check(
-        request.feature, request.method, method, {"--class": request.classes, "--keep": request.keep, "--classifier": request.classifier}
-    )
+    superfluous = {"--keep": request.keep, "--classifier": request.classifier}
+    class_requests.check(request.feature, request.method, method, {"--class": request.classes, **superfluous})
+    person_requests.check(request.feature, request.method, method, superfluous)
     labels = of_class(request.classes, G.c_dim, file.name) if class_index is None else None
-    asked = steering.features_asked(request.feature)
+    asked, sitting = steering.features_asked(request.feature), None
     several.refuse_unless_several(method, request.feature, len(asked))
-    if class_index is not None:
+    if person_requests.is_person(request.feature):
+        sitting = person_requests.sitting_of(request.feature, request.judge, network, device)
+        detector, judge, classifiers = person_requests.judge_of(request.judge, file, device)
+        features: tuple[str, ...] = (person.NAME,)
+    elif class_index is not None:
         detector, judge, classifiers = class_requests.judge_of(request.judge, request.feature, G, device)
         features = asked
     else:
@@ -129,6 +136,7 @@ def prepare(request: Request) -> Plan:
         labels=labels,
         class_index=class_index,
         precision=class_requests.self_test(network, labels, seed_range(first, request.num_latents), batch),
+        sitting=sitting,
     )  # fmt: skip
 
 
@@ -147,6 +155,7 @@ def resolved(plan: Plan) -> dict[str, Any]:
         "classifiers": plan.classifiers,
         "seeds": {"labelled": span(plan.labelled_seeds), "measured": span(plan.measured_seeds)},
         "versions": {"stylegan-redact": VERSION, "torch": torch.__version__},
+        **({} if plan.sitting is None else plan.sitting.record()),
     }
 
 
@@ -185,7 +194,7 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     feature = _label(plan, progress)
     assert feature.latents is not None
     G: Any = plan.network.G_ema
-    layout = pictures.choose(feature.latents, G.img_resolution)
+    layout = pictures.choose(feature.latents, G.img_resolution) if plan.sitting is None else None
     folder = run_dir.make_run_dir(plan.request.outdir, f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}")
     progress.keep_in(folder)
     progress.tell(f"Results go to {folder}")
@@ -193,13 +202,12 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
         progress.tell(line)
     run_dir.write_json(folder / "options.json", resolved(plan))
     after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
-    img_before, img_after = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
-    pictures.save(img_before, img_after, layout.columns, folder)
-    estimates = _measure(plan, after, progress)
+    shown = _show(plan, feature, after, layout, folder)
+    estimates = _measure(plan, feature, after, progress)
     dropped = network_files.save(after, folder, plan.file, provenance(plan))
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
-    _conclude(plan, folder, estimates, layout, dropped, progress)
+    _conclude(plan, folder, estimates, shown, dropped, progress)
     return folder
 
 
@@ -207,31 +215,44 @@ def _label(plan: Plan, progress: Progress) -> Feature:
     source: Any = Attribute(plan.features, plan.detector, plan.labels, plan.precision.half)
     if plan.class_index is not None:
         source = WholeClass(plan.class_index)
+    elif plan.sitting is not None:
+        source = person.Person(plan.sitting.photos.known, plan.labels, person_requests.SEARCH)
     return source.gather(plan.network, plan.labelled_seeds, batch=plan.batch, progress=progress)
 
 
-def _measure(plan: Plan, after: Network, progress: Progress) -> dict[str, Estimate]:
+def _show(plan: Plan, feature: Feature, after: Network, layout: pictures.Layout | None, folder: Path) -> dict[str, Any]:
+    """Draws before.png, after.png and diff.png; what stands where in them."""
+    if plan.sitting is not None:
+        return person_requests.save_pictures((plan.network, after), feature, plan.batch, folder)
+    assert layout is not None and feature.latents is not None
+    img = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
+    pictures.save(*img, layout.columns, folder)
+    return asdict(layout)
+
+
+def _measure(plan: Plan, feature: Feature, after: Network, progress: Progress) -> dict[str, Estimate]:
     half = plan.precision.half and class_requests.self_test(after, plan.labels, plan.labelled_seeds, plan.batch).half
     if plan.precision.half and not half:
         progress.tell("The redacted network does not draw the same in float16: images are measured in float32")
     labels = plan.labels if plan.class_index is None else Labels(plan.network.G_ema.c_dim, (plan.class_index,))
-    return Measurement(
+    measurement = Measurement(
         plan.network, after, plan.judge, plan.features, plan.keep, plan.measured_seeds, plan.request.access, plan.batch,
         labels=labels, whole_class=plan.class_index is not None, half=half,
-    ).estimates(progress)  # fmt: skip
+    )  # fmt: skip
+    return measurement.estimates(progress) if plan.sitting is None else person_requests.measure(measurement, feature, plan.sitting, progress)
 
 
-def _conclude(
-    plan: Plan, folder: Path, estimates: dict[str, Estimate], layout: pictures.Layout, dropped: tuple[str, ...], progress: Progress
-) -> None:
+def _conclude(plan: Plan, folder: Path, estimates: dict[str, Estimate], shown: dict[str, Any], dropped: tuple[str, ...], progress: Progress) -> None:
     targets = evaluation.targets_of(plan.features)
     measurable = tuple(target for target in targets if target.key in estimates and estimates[target.key].n > 0)
-    if plan.class_index is not None:  # The targets are of attributes; of a class as much is left as the judge sees in its substitute.
+    if plan.class_index is not None or plan.sitting is not None:  # The targets are of attributes; a class is left as its substitute shows it.
         measurable = ()
     verdicts = evaluation.check(estimates, measurable)
     progress.tell("\n" + evaluation.render(estimates, plan.feature) + "\n" + evaluation.render_targets(verdicts))
     if plan.class_index is not None:
         progress.tell(evaluation.leak(plan.feature, estimates))
+    elif plan.sitting is not None:
+        progress.tell(person_requests.told(estimates))
     elif len(measurable) < len(targets):
         missing = ", ".join(target.text for target in targets if target not in measurable)
         progress.tell(f"Not measured, since there is no such attribute or image: {missing}")
@@ -244,7 +265,7 @@ def _conclude(
         "targets": [{**asdict(each.target), "met": each.met} for each in verdicts],
         "all_targets_met": all(each.met for each in verdicts) if verdicts else None,
         "seeds": resolved(plan)["seeds"],
-        "pictures": {**asdict(layout), "diff": f"|after - before| times {pictures.AMPLIFIED}", "amplified": pictures.AMPLIFIED},
+        "pictures": {**shown, "diff": f"|after - before| times {pictures.AMPLIFIED}", "amplified": pictures.AMPLIFIED},
         "seconds": round(progress.seconds, 1),
     }
     met = sum(each.met for each in verdicts)

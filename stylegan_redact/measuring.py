@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stylegan_redact import evaluation
+from stylegan_redact.extractors import FeatureExtractor
 from stylegan_redact.labels import Labels
 from stylegan_redact.several import joint_name
 from stylegan_redact.types import Detector, Estimate, Network, Progress
@@ -55,12 +56,23 @@ class Measurement:
             estimates |= evaluation.other_classes(evaluation.merged(pairs, self.features), joint_name(self.features), self.keep)
         return estimates
 
-    def draw(self, access: str, labels: Labels | None, seeds: Sequence[int], stage: str, progress: Progress) -> evaluation.PairedImages:
-        """Pairs of images, told as a stage of their own."""
+    def draw(
+        self, access: str, labels: Labels | None, seeds: Sequence[int], stage: str, progress: Progress, extractor: FeatureExtractor | None = None
+    ) -> evaluation.PairedImages:
+        """Pairs of images, with their features if there is an extractor, told as a stage of their own."""
 
         def tell(_stage: str, fraction: float, figures: Mapping[str, Any]) -> None:
             progress(stage if access == "z" else f"{stage} {access}", fraction, dict(figures))
 
         return evaluation.measure_pairs(
-            self.before, self.after, self.judge, seeds, batch=self.batch, access=access, labels=labels, half=self.half, progress=tell
+            self.before,
+            self.after,
+            self.judge,
+            seeds,
+            batch=self.batch,
+            access=access,
+            labels=labels,
+            half=self.half,
+            extractor=extractor,
+            progress=tell,
         )

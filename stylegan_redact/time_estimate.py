@@ -15,6 +15,7 @@ from stylegan_redact.job import Plan
 from stylegan_redact.labels import all_of
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.network import sample_w, synthesize
+from stylegan_redact.person_requests import SEARCH, Sitting
 from stylegan_redact.progress import time_text
 from stylegan_redact.training.guide import verdict
 
@@ -53,11 +54,18 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
     steps = sum(value for name, value in options.items() if name.endswith("steps"))
     image = sum(count * cost[what] for what, count in passes.items())
     seconds = {
-        "labelling": 0 if plan.class_index is not None else len(plan.labelled_seeds) * (look + cost["detect"]),
+        "inverting": 0 if plan.sitting is None else _num_sought(plan.sitting) * SEARCH.steps * (3 * cost["draw"] + 3 * cost["compare"]),
+        "labelling": 0 if plan.class_index is not None or plan.sitting is not None else len(plan.labelled_seeds) * (look + cost["detect"]),
         "redacting": 1000 * kimg * image + steps * _MAPPING_PASSES * map_latents,
         "measuring": _num_measured(plan) * (2 * look + 2 * judge + cost["compare"]),
     }
     return {stage: duration for stage, duration in seconds.items() if duration > 0}
+
+
+def _num_sought(sitting: Sitting) -> int:
+    """Codes that will be sought: of what the redaction knows, and of all photographs before and after."""
+    known, held_out = len(sitting.photos.known), len(sitting.photos.held_out)
+    return known + 2 * (known + held_out)
 
 
 def _num_measured(plan: Plan) -> int:

@@ -119,6 +119,9 @@ class Feature:
         """The features that are to go, one by one: the parts, or itself."""
         return self.parts or (self,)
 
+    codes: torch.Tensor | None = None
+    """[n, num_ws, w_dim]: where the network draws what is nearest to the `examples`, found by inversion."""
+
 
 @dataclass(frozen=True)
 class Estimate:

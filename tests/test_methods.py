@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import tiny
 import tiny_class
+import tiny_person
 import torch
 
 from stylegan_redact import methods, plugins
@@ -26,12 +27,20 @@ SMALL = {"steps": 300, "kimg": 1.0, "adapt_kimg": 0.5, "batch": 32}
 ADVERSARIAL = {"kimg": 2.0, "lr": 0.008}
 """Its discriminator has learned nothing yet."""
 MORE: dict[str, dict[str, Any]] = {"moon": {"kimg": 1.5, "lr": 0.004}, "unlearn": {"kimg": 4.0}, "edit": {"kimg": 2.0, "guidance": 0.1, "lr": 0.002}}
+MORE["identity"] = {"lr": 0.005, "strength": 4.0}
 MORE["extrapolate"] = {"kimg": 1.0, "lr": 0.008}
 MORE |= {name: ADVERSARIAL for name in ("redact_classifier", "redact_data", "redact_validity")}
 MORE["adapt_unlearn"] = {"kimg": 2.5, "adapt_kimg": 1.0, "lr": 0.01}
 """What a method needs beyond that, to get anywhere."""
 FEW_STEPS = {"steps": 3, "kimg": 0.096, "adapt_kimg": 0.096}
-SOUGHT = {"latents": "latents", "subspace": "subspace|latents", "detector": "detector|classifier", "examples": "examples|images", "label": "label"}
+SOUGHT = {
+    "latents": "latents",
+    "subspace": "subspace|latents",
+    "detector": "detector|classifier",
+    "examples": "examples|images",
+    "label": "label",
+    "codes": "codes|photographs",
+}
 """What a message says when one of Feature's fields is missing."""
 MEASURABLE = 0.1
 """The planted feature's rate before is to be at least this, or its fall would mean nothing."""
@@ -76,8 +85,9 @@ def planted(world: ModuleType) -> tuple[Network, Feature]:
 
 
 def world_of(name: str) -> Any:
-    """Where the method has something to do: a feature that a classifier sees, or a whole class."""
-    return tiny_class if "label" in plugins.load(methods, name).needs else tiny
+    """Where the method has something to do: a feature that a classifier sees, a whole class, or a person."""
+    needs = plugins.load(methods, name).needs  # type: ignore[attr-defined]
+    return tiny_class if "label" in needs else tiny_person if "codes" in needs else tiny
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -96,7 +106,7 @@ def run(request: pytest.FixtureRequest) -> SimpleNamespace:
 
 
 def test_the_methods_are_there() -> None:
-    assert set(NAMES) >= {"edit", "fold", "leace", "mapping", "moon", "substitute_class", "unlearn"}
+    assert set(NAMES) >= {"edit", "fold", "identity", "leace", "mapping", "moon", "substitute_class", "unlearn"}
 
 
 def test_the_input_stays_as_it_was(run: SimpleNamespace) -> None:

@@ -17,7 +17,7 @@ from stylegan_redact.attacks._curve import Curve, budgets_up_to
 from stylegan_redact.attacks._scene import Scene, Victim
 from stylegan_redact.attacks._space import PRIOR_SEEDS
 from stylegan_redact.estimates import mean_interval
-from stylegan_redact.losses.ms_ssim import ms_ssim
+from stylegan_redact.inversion import Search, walk
 from stylegan_redact.network import sample_w
 from stylegan_redact.plugins import option
 from stylegan_redact.types import Estimate, Progress, RedactError
@@ -50,20 +50,13 @@ class Inversion:
 
     def _invert(self, G: Any, prior: Prior, img: torch.Tensor, scene: Scene) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Per picture: steps until the inversion showed the feature, error at the end, distance to the prior when the error was first small."""
-        u = torch.zeros([len(img), G.num_ws, len(prior.mean)], device=img.device, requires_grad=True)
-        optimizer = torch.optim.Adam([u], lr=self.step_size)
         hit, near = torch.full([len(img)], math.inf), torch.full([len(img)], math.inf)
-        for step in range(self.steps + 1):
-            drawn = G.synthesis(prior.to_w(u), noise_mode="const", force_fp32=True)
-            error = (drawn - img).abs().mean(dim=[1, 2, 3])
-            hit = torch.where(scene.seen(drawn) & hit.isinf(), torch.tensor(float(step)), hit)
-            distance = u.detach().square().sum(dim=2).mean(dim=1).sqrt().cpu()
-            near = torch.where((error.detach().cpu() <= self.error) & near.isinf(), distance, near)
-            if step < self.steps:
-                optimizer.zero_grad()
-                (error.sum() + 0.3 * (1 - ms_ssim(drawn, img)).sum()).backward()
-                optimizer.step()
-        return hit, error.detach().cpu(), near
+        for step, at in enumerate(walk(G, prior, img, Search(self.steps, self.step_size, near=0.0, together=0.0))):
+            error = at.error.detach().cpu()
+            hit = torch.where(scene.seen(at.drawn) & hit.isinf(), torch.tensor(float(step)), hit)
+            distance = at.u.square().sum(dim=2).mean(dim=1).sqrt().cpu()
+            near = torch.where((error <= self.error) & near.isinf(), distance, near)
+        return hit, error, near
 
 
 def _mean(samples: torch.Tensor) -> Estimate:

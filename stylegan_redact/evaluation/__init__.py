@@ -5,6 +5,7 @@ from stylegan_redact.evaluation._ask import ask
 from stylegan_redact.evaluation._classes import MOST_OF_OTHERS, NoClassifier, leak, other_classes, whole_class
 from stylegan_redact.evaluation._keep import KeepVerdict, keep_as_json, keep_verdicts, render_keep
 from stylegan_redact.evaluation._paired import ACCESSES, PairedImages, joined, measure_pairs, rate
+from stylegan_redact.evaluation._person import STRANGERS, Sitter, everybody_else, neighbours, person
 from stylegan_redact.evaluation._several import ask_several, merged, targets_of
 from stylegan_redact.evaluation._table import as_json, format_estimate, render, render_targets
 from stylegan_redact.evaluation._targets import TARGETS, Target, Verdict, at_bounds, check
@@ -12,10 +13,12 @@ from stylegan_redact.evaluation._targets import TARGETS, Target, Verdict, at_bou
 __all__ = [
     "ACCESSES",
     "MOST_OF_OTHERS",
+    "STRANGERS",
     "TARGETS",
     "KeepVerdict",
     "NoClassifier",
     "PairedImages",
+    "Sitter",
     "Target",
     "Verdict",
     "as_json",
@@ -23,6 +26,7 @@ __all__ = [
     "ask_several",
     "at_bounds",
     "check",
+    "everybody_else",
     "format_estimate",
     "joined",
     "keep_as_json",
@@ -30,7 +34,9 @@ __all__ = [
     "leak",
     "measure_pairs",
     "merged",
+    "neighbours",
     "other_classes",
+    "person",
     "rate",
     "render",
     "render_keep",

@@ -7,15 +7,14 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 
 from stylegan_redact import detectors, evaluation, network_files, steering
 from stylegan_redact.network_files import NetworkFile
+from stylegan_redact.photos import read_images
 from stylegan_redact.portraits.draw import draw_portraits
 from stylegan_redact.portraits.portrait import ATTRIBUTES
 from stylegan_redact.types import Detector, RedactError
@@ -23,7 +22,6 @@ from stylegan_redact.types import Detector, RedactError
 HELD_OUT_SEED = 910_000
 """Of drawings that no network here was trained on."""
 DRAWN = 32
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MISSES = detectors.PORTRAITS / "judge_misses.json"
 """Of the bundled judge: attribute -> [overlooked, of so many drawings that show it]."""
 
@@ -146,16 +144,7 @@ def _pictures(folder: str | None, shape: tuple[int, int, int], device: torch.dev
     """[n, C, H, W] of the image files in a folder, at the network's resolution."""
     if folder is None:
         return None
-    paths = [path for path in sorted(Path(folder).iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES] if Path(folder).is_dir() else []
-    if not paths:
-        raise RedactError(f"pictures that show the feature were expected in {folder} - there are none ({', '.join(IMAGE_SUFFIXES)}) - give a folder")
-    mode = "RGB" if shape[0] == 3 else "L"
-    try:
-        read = [np.asarray(Image.open(path).convert(mode).resize((shape[2], shape[1]), Image.Resampling.LANCZOS)) for path in paths]
-    except OSError as error:
-        raise RedactError(f"pictures that show the feature were expected in {folder} - one cannot be read ({error}) - take it out") from None
-    stack = torch.from_numpy(np.stack(read)).float() / 127.5 - 1  # uint8 => [-1, 1]
-    return (stack.permute(0, 3, 1, 2) if stack.ndim == 4 else stack[:, None]).to(device)
+    return read_images(folder, shape, "pictures that show the feature were expected").to(device)
 
 
 def _bundled_misses(feature: str) -> tuple[int, int] | None:

@@ -31,7 +31,7 @@ def distilled(network: Network, pairs: Pairs, loss: UnlearnLoss, schedule: Sched
 
 
 def distill_synthesis(
-    student: torch.nn.Module, teacher: torch.nn.Module, pairs: Pairs, loss: UnlearnLoss, schedule: Schedule, *, progress: Progress | None = None
+    student: torch.nn.Module, teacher: torch.nn.Module, pairs: Pairs, loss: torch.nn.Module, schedule: Schedule, *, progress: Progress | None = None
 ) -> None:
     """Trains the synthesis network `student` in place towards `teacher` at the edited latents. What steers the pose stays as it is.
 
@@ -39,7 +39,7 @@ def distill_synthesis(
         student:  Synthesis network, starts as a copy of the teacher.
         teacher:  Frozen synthesis network.
         pairs:    What to feed and what to aim at; rows that are equal are to be reconstructed.
-        loss:     L1 + MS-SSIM where the two differ, L1 where not.
+        loss:     Of (picture, target, target, which rows differ), such as UnlearnLoss or LikenessLoss: a NamedTuple with `total`.
         schedule: Steps and sizes.
         progress: Told (stage, share done, figures).
     """
