@@ -42,6 +42,7 @@ class Edit:
     realism: float = option(0.06, "weight of the discriminator's verdict on edited images", low=0.0, high=1000.0)
     attacked: float = option(0.25, "share of each batch that is sought by an attacker in W+ while the network learns", low=0.0, high=0.5)
     robust: float = option(0.4, "what these count, of the detector's wish", low=0.0, high=100.0)
+    mirror: bool = option(True, "views are mirrored too; no: where left and right matter, as in writing")
     batch: int = option(20, "images of a step", low=4, high=4096)
     lr: float = option(0.0026, "Adam's step, falling to zero", low=0.0, high=1.0)
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
@@ -59,7 +60,7 @@ class Edit:
         if not feature.detector.differentiable:
             raise RedactError(f"{feature.name} was to be redacted by edit - its detector gives no gradients - use --method=unlearn, mapping or fold")
         labels.needed(feature.latents.c, c_dim_of(network.G_ema), f"{feature.name} was to be redacted by edit")
-        guide = Guide(feature.detector, tuple(feature.detector.attributes.index(part.name) for part in feature.each), self.margin)
+        guide = Guide(feature.detector, tuple(feature.detector.attributes.index(part.name) for part in feature.each), self.margin, self.mirror)
         D = network.D if self.realism > 0 else None
         loss = GuidedLoss(guide, D, self.guidance, self.robust, self.hold, self.still, self.elsewhere, self.realism)
         after = copy_network(network)

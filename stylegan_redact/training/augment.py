@@ -12,12 +12,13 @@ import torch
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
 
-def random_view(img: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def random_view(img: torch.Tensor, generator: torch.Generator, *, mirror: bool = True) -> torch.Tensor:
     """Each image rotated, scaled, shifted, mirrored, tinted, blurred and made noisy at random.
 
     Args:
         img:       [n, C, H, W] in [-1, 1].
         generator: Of the randomness; on the CPU.
+        mirror:    Half of the images change left and right.
 
     Returns:
         Same shape, differentiable with respect to `img`.
@@ -31,8 +32,8 @@ def random_view(img: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return torch.rand(shape, generator=generator).to(img)
 
     angle, scale = 0.06 * normal(n), torch.exp(0.04 * normal(n))
-    mirror = torch.where(uniform(n) < 0.5, -1.0, 1.0)
-    matrix = torch.stack([scale * angle.cos() * mirror, -scale * angle.sin(), scale * angle.sin() * mirror, scale * angle.cos()], dim=1)
+    side = torch.where(uniform(n) < (0.5 if mirror else 0.0), -1.0, 1.0)
+    matrix = torch.stack([scale * angle.cos() * side, -scale * angle.sin(), scale * angle.sin() * side, scale * angle.cos()], dim=1)
     theta = torch.cat([matrix.reshape(n, 2, 2), 0.03 * normal(n, 2, 1)], dim=2)  # [n, 2, 3]
     img = grid_sample(img, affine_grid(theta, list(img.shape), align_corners=False), padding_mode="border", align_corners=False)
     middle = img.mean(dim=[1, 2, 3], keepdim=True)

@@ -34,6 +34,8 @@ class Guide:
     columns: tuple[int, ...]
     """Of the features among the detector's logits."""
     margin: float = 4.0
+    mirror: bool = True
+    """Views are mirrored too."""
 
     def logit(self, img: torch.Tensor) -> torch.Tensor:
         """[n], differentiable: of the feature; of several, of the one that shows most."""
@@ -66,11 +68,13 @@ class Guide:
             generator: Of the views.
         """
         n, state = len(img), generator.get_state()
-        now = self.detector.logits(torch.cat([img, random_view(img, generator)]))  # [2 n, attributes]
+        now = self.detector.logits(torch.cat([img, random_view(img, generator, mirror=self.mirror)]))  # [2 n, attributes]
         rest = [index for index in range(now.shape[1]) if index not in self.columns]
         with torch.no_grad():
             generator.set_state(state)
-            seen = torch.cat([before, random_view(before, generator)]) if rest or len(self.columns) > 1 else before  # Else nothing is to be held.
+            seen = (
+                torch.cat([before, random_view(before, generator, mirror=self.mirror)]) if rest or len(self.columns) > 1 else before
+            )  # Else nothing is to be held.
             then = self.detector.logits(seen)
         shown = torch.stack([then[:n, column] > BARELY for column in self.columns], dim=1) & ~held[:, None]  # [n, k]
         marked = shown.any(dim=1)
