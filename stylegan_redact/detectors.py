@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classifiers as detectors: the bundled ones, and any TorchScript file that maps images to one logit each."""
+"""Classifiers as detectors: the bundled ones, and any TorchScript file that maps images to one logit each, or to several with their names in it."""
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from stylegan_redact.types import Detector, RedactError
 
 PORTRAITS = Path(__file__).parent / "portraits"
 BUNDLED_ROLES = ("detector", "judge", "second_judge")
+NAMES_FILE = "attributes.json"
+"""Of a TorchScript file's extra files the one that names its logits: a JSON list of strings."""
 
 
 @dataclass(frozen=True)
@@ -38,30 +43,71 @@ def load_bundled(role: str, device: torch.device | str = "cpu") -> Classifier:
     return Classifier(net.to(device), attributes)
 
 
-def load_torchscript(path: str | os.PathLike[str], feature: str, img_shape: tuple[int, int, int], device: torch.device | str = "cpu") -> Classifier:
-    """A TorchScript file as a detector of one feature.
+def save_torchscript(net: torch.nn.Module, path: str | os.PathLike[str], attributes: Sequence[str]) -> None:
+    """Writes a network as a TorchScript file that `load_torchscript` takes, the names of its logits inside: the file's hash covers them.
 
     Args:
-        path:      What `torch.jit.save` wrote: img [n, C, H, W] float32 in [-1, 1] -> [n] or [n, 1] logits, > 0: the feature shows.
-        feature:   What its logit says.
+        net:        Scriptable: img [n, C, H, W] in [-1, 1] -> logits [n, len(attributes)], > 0: shows.
+        path:       Where to.
+        attributes: Of the columns, each once.
+    """
+    with _deprecation_ignored():
+        torch.jit.save(torch.jit.script(net.eval()), os.fspath(path), _extra_files={NAMES_FILE: json.dumps(list(attributes))})
+
+
+def load_torchscript(path: str | os.PathLike[str], feature: str, img_shape: tuple[int, int, int], device: torch.device | str = "cpu") -> Classifier:
+    """A TorchScript file as a detector of one feature, or of all attributes that it names.
+
+    Args:
+        path:      What `torch.jit.save` wrote: img [n, C, H, W] float32 in [-1, 1] -> [n] or [n, 1] logits, > 0: the feature shows. With the names of
+                   a attributes among its extra files, as `save_torchscript` puts them, [n, a].
+        feature:   What its logit says. Among several it is the one of this name; grey-hair and grey_hair are the same, and it gets the name asked.
         img_shape: (C, H, W) of the network's images; the file is tried on two of them.
         device:    Where it goes.
 
     Raises:
-        RedactError: no such file, not TorchScript, does not take such images, or gives something else than one finite logit each.
+        RedactError: no such file, not TorchScript, does not take such images, gives something else than finite logits, as many as it has names, or
+            does not know the feature.
     """
     asked = f"a TorchScript classifier was expected in {os.fspath(path)}"
     if not Path(path).is_file():
         raise RedactError(f"{asked} - there is no such file - give the path of a file that torch.jit.save wrote")
+    inside = {NAMES_FILE: ""}
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)
-            net = torch.jit.load(path, map_location=device).eval()
+        with _deprecation_ignored():
+            net = torch.jit.load(path, map_location=device, _extra_files=inside).eval()
     except (RuntimeError, ValueError, OSError, EOFError):
         raise RedactError(f"{asked} - the file is of another kind - write it with torch.jit.save(torch.jit.script(model), path)") from None
     for parameter in net.parameters():
         parameter.requires_grad_(False)
+    attributes = _attributes(inside[NAMES_FILE], feature, asked)
+    return Classifier(net, attributes, differentiable=_try(net, len(attributes), img_shape, device, asked))
+
+
+def _attributes(text: str | bytes, feature: str, asked: str) -> tuple[str, ...]:
+    """What a file says that its logits are; the feature alone if it says nothing."""
+    if not text:
+        return (feature,)
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names) or len({*map(_spelt, names)}) < len(names):
+        raise RedactError(f"{asked} - its {NAMES_FILE} is no list of different names - write it with stylegan_redact.detectors.save_torchscript")
+    known = tuple(feature if _spelt(name) == _spelt(feature) else name for name in names)
+    if feature not in known:
+        raise RedactError(
+            f"feature {feature!r} was asked - the classifier {asked.rpartition(' in ')[2]} knows: {', '.join(names)} - take one of these"
+        )
+    return known
+
+
+def _spelt(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def _try(net: torch.nn.Module, num_logits: int, img_shape: tuple[int, int, int], device: torch.device | str, asked: str) -> bool:
+    """Whether two images' logits have a gradient, after a look whether they are logits at all."""
     probe = torch.linspace(-1, 1, 2 * img_shape[0] * img_shape[1] * img_shape[2], device=device).reshape(2, *img_shape).requires_grad_(True)
     try:
         logit = net(probe)
@@ -70,10 +116,20 @@ def load_torchscript(path: str | os.PathLike[str], feature: str, img_shape: tupl
         raise RedactError(
             f"{asked} - it does not take images of shape [n, {', '.join(map(str, img_shape))}]: {reason} - train it on such images"
         ) from None
-    if not isinstance(logit, torch.Tensor) or logit.numel() != 2 or not bool(torch.isfinite(logit).all()):
+    if not isinstance(logit, torch.Tensor) or logit.numel() != 2 * num_logits or len(logit) != 2 or not bool(torch.isfinite(logit).all()):
         got = f"shape {list(logit.shape)}" if isinstance(logit, torch.Tensor) else type(logit).__name__
-        raise RedactError(f"{asked} - two images gave {got} - it must give one finite logit for each image, [n] or [n, 1]")
-    return Classifier(net, (feature,), differentiable=logit.requires_grad)
+        wanted = "one finite logit for each image, [n] or [n, 1]" if num_logits == 1 else f"finite logits [n, {num_logits}], as it names so many"
+        raise RedactError(f"{asked} - two images gave {got} - it must give {wanted}")
+    return logit.requires_grad
+
+
+@contextmanager
+def _deprecation_ignored() -> Iterator[None]:
+    """torch 2.13 deprecates TorchScript, which is what users have."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)
+        yield
 
 
 def column(detector: Detector, feature: str) -> int:

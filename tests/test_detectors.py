@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TorchScript files of several logits: their names are in the file, and hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+
+from stylegan_redact import job
+from stylegan_redact.detectors import NAMES_FILE, load_torchscript, save_torchscript
+from stylegan_redact.types import RedactError
+
+SHAPE = (3, 16, 16)
+
+
+class Means(torch.nn.Module):
+    """A logit for each of the three channels."""
+
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
+        return img.mean([2, 3])
+
+
+def with_names(path: Path, text: str) -> Path:
+    """A file whose names are this text."""
+    with pytest.warns(DeprecationWarning) if torch.__version__ >= "2.13" else pytest.MonkeyPatch.context():
+        torch.jit.save(torch.jit.script(Means()), str(path), _extra_files={NAMES_FILE: text})
+    return path
+
+
+def test_each_logit_has_the_name_that_the_file_gives_it(tmp_path: Path) -> None:
+    save_torchscript(Means(), tmp_path / "three.pt", ["red", "green_hue", "blue"])
+    detector = load_torchscript(tmp_path / "three.pt", "green-hue", SHAPE)
+    assert detector.attributes == ("red", "green-hue", "blue")  # Spelt as asked, so that two files that spell it otherwise agree.
+    assert detector.differentiable
+    img = torch.zeros(2, *SHAPE)
+    img[1, 1] = 1
+    torch.testing.assert_close(detector.logits(img), torch.tensor([[0.0, 0, 0], [0, 1, 0]]))
+
+
+def test_a_file_without_names_is_of_the_feature_alone(tmp_path: Path) -> None:
+    tiny_run.save_torchscript(tiny_run.BrightRegion(8, 0.0), tmp_path / "one.pt")
+    assert load_torchscript(tmp_path / "one.pt", "beard", SHAPE).attributes == ("beard",)
+    tiny_run.save_torchscript(Means(), tmp_path / "nameless.pt")
+    with pytest.raises(RedactError, match=r"two images gave shape \[2, 3\] - it must give one finite logit"):
+        load_torchscript(tmp_path / "nameless.pt", "beard", SHAPE)
+
+
+def test_a_feature_that_the_file_does_not_name_is_refused_with_those_that_it_does(tmp_path: Path) -> None:
+    save_torchscript(Means(), tmp_path / "three.pt", ["red", "green", "blue"])
+    with pytest.raises(RedactError, match=r"'beard' was asked - the classifier .*three.pt knows: red, green, blue - take"):
+        load_torchscript(tmp_path / "three.pt", "beard", SHAPE)
+
+
+def test_as_many_names_as_logits(tmp_path: Path) -> None:
+    save_torchscript(Means(), tmp_path / "two.pt", ["red", "green"])
+    with pytest.raises(RedactError, match=r"finite logits \[n, 2\], as it names so many"):
+        load_torchscript(tmp_path / "two.pt", "red", SHAPE)
+
+
+@pytest.mark.parametrize("text", ["{", '{"red": 0}', "[]", "[1, 2, 3]", '["red", "red", "blue"]', '["grey-hair", "grey_hair", "red"]'])
+def test_names_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RedactError, match="no list of different names"):
+        load_torchscript(with_names(tmp_path / "odd.pt", text), "red", SHAPE)
+
+
+def test_the_main_job_knows_all_attributes_of_both_files(tmp_path: Path) -> None:
+    tiny_run.write_network(tmp_path / "tiny.pkl")
+    save_torchscript(Means(), tmp_path / "detector.pt", ["red", "grey_hue", "blue"])
+    save_torchscript(
+        Means().train(),
+        tmp_path / "judge.pt",
+        [
+            "red",
+            "grey-hue",
+            "blue",
+        ],
+    )
+    files = dict(classifier=str(tmp_path / "detector.pt"), judge=str(tmp_path / "judge.pt"))
+    plan = job.prepare(job.Request(str(tmp_path / "tiny.pkl"), "grey hue", keep=("blue",), num_latents=10, num_images=10, **files))
+    assert plan.detector.attributes == plan.judge.attributes == ("red", "grey hue", "blue")
+    assert plan.keep == ("blue",)
