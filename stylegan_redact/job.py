@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from stylegan_redact import api, class_requests, detectors, evaluation, network_files, pictures, plugins, run_dir
+from stylegan_redact.backends import find
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.whole_class import WholeClass
 from stylegan_redact.labels import Labels, class_feature, of_class
@@ -281,7 +282,8 @@ def _classifiers(request: Request, file: NetworkFile, network: Network, device: 
         if file.bundled is None:
             raise RedactError(
                 f"{request.feature!r} was to be found in {file.name} - classifiers come only with: {', '.join(network_files.bundled()) or 'none'} - "
-                "give --classifier=FILE and --judge=FILE, TorchScript: images [n, C, H, W] in [-1, 1] -> one logit each"
+                "give --classifier=FILE and --judge=FILE, TorchScript: images [n, C, H, W] in [-1, 1] -> one logit each (other kinds: "
+                "docs/classifiers.md)"
             )
         told = {role: {"bundled": file.bundled, "role": role} for role in ("detector", "judge")}
         loaded = [detectors.load_bundled(role, device) for role in told]
@@ -289,11 +291,10 @@ def _classifiers(request: Request, file: NetworkFile, network: Network, device: 
     if request.classifier is None or request.judge is None:
         given, other = ("--judge", "--classifier") if request.classifier is None else ("--classifier", "--judge")
         raise RedactError(f"{given} was given without {other} - what steers a redaction must not be what measures it - give both")
-    paths = {"detector": Path(request.classifier), "judge": Path(request.judge)}
-    sha256 = {role: network_files.sha256_of(path) for role, path in paths.items()}
-    if sha256["detector"] == sha256["judge"]:
+    files = {role: find.find(text, request.feature) for role, text in (("detector", request.classifier), ("judge", request.judge))}
+    if files["detector"].sha256 == files["judge"].sha256:
         raise RedactError("--classifier and --judge are the same file - what steers must not be what measures - train a second one on other data")
     G: Any = network.G_ema
     shape = (G.img_channels, G.img_resolution, G.img_resolution)
-    loaded = [detectors.load_torchscript(path, request.feature, shape, device) for path in paths.values()]
-    return loaded[0], loaded[1], {role: {"torchscript_sha256": digest} for role, digest in sha256.items()}
+    loaded = [each.load(shape, device) for each in files.values()]
+    return loaded[0], loaded[1], {role: each.record for role, each in files.items()}
