@@ -200,7 +200,8 @@ def _attempt(session: Any, url: str, what: str, place: _Place) -> str:
     begun, version = place.begun()
     headers = {"Range": f"bytes={begun}-", "If-Range": version} if begun else {}
     with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-        goes_on = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {begun}-")
+        rest = re.fullmatch(rf"bytes {begun}-(\d+)/(\d+)", response.headers.get("Content-Range", "")) if response.status_code == 206 else None
+        goes_on = rest is not None and int(rest[1]) + 1 == int(rest[2]) > begun
         if begun and (response.status_code == 416 or (response.status_code == 206 and not goes_on)):
             place.forget()
             raise OSError("the server no longer has the rest of what was begun")
@@ -210,7 +211,8 @@ def _attempt(session: Any, url: str, what: str, place: _Place) -> str:
         if "html" in response.headers.get("Content-Type", "").lower():
             raise _Refused("the server sent a web page instead of the file")
         length = response.headers.get("Content-Length", "")
-        expected = int(length) + (begun if goes_on else 0) if length.isdigit() and "Content-Encoding" not in response.headers else None
+        expected = int(length) if length.isdigit() and "Content-Encoding" not in response.headers else None
+        expected = int(rest[2]) if rest is not None else expected
         if not goes_on:
             place.forget()
             _keep_version(place, response.headers)

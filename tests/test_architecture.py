@@ -52,6 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "portraits": {"types", "estimates", "networks", "network"},
     "detectors": {"types", "portraits"},
     "downloads": {"types", "dnnlib"},
+    "backends": {"types", "pickles", "detectors", "downloads"},
     "extractors": {"types", "networks", "downloads"},
     "latents": {"types", "network"},
     "training": {"types", "network", "losses", "wspace", "torch_utils"},

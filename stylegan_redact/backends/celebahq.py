@@ -115,7 +115,7 @@ class AttributeClassifier(torch.nn.Module):
             raise _foreign(f"its last layers are {ends}")
 
     def forward(self, img: torch.Tensor) -> torch.Tensor:
-        x = picture.resized(picture.as_rgb(img.float()), self.resolution, self.resolution)
+        x = picture.resized(picture.as_rgb(img.to(self.get_buffer("out_bias").dtype)), self.resolution, self.resolution)
         x = functional.leaky_relu(functional.conv2d(x, *self._layer("rgb")), _SLOPE)
         for resolution in self._resolutions():
             x = functional.leaky_relu(self._convolved(x, f"first{resolution}"), _SLOPE)

@@ -62,7 +62,7 @@ class Described(torch.nn.Module):
         if told.size is not None:
             img = picture.resized(img, *told.size)
         if told.mean:
-            img = (picture.as_rgb(img) if len(told.mean) == 3 else img).mul(0.5).add(0.5).sub(self.mean).div(self.std)
+            img = (picture.as_rgb(img) if len(told.mean) == 3 else img).mul(0.5).add(0.5).sub(self.get_buffer("mean")).div(self.get_buffer("std"))
         out = self.net(img)
         if not isinstance(out, torch.Tensor):
             raise TypeError(f"it gives a {type(out).__name__} and no tensor")
@@ -72,8 +72,7 @@ class Described(torch.nn.Module):
         if told.index is not None:
             chosen = out[:, told.index : told.index + 1]
             out = chosen if told.against is None else chosen - out[:, told.against : told.against + 1]
-        found: torch.Tensor = (out - self.threshold) * self.sign
-        return found
+        return (out - self.get_buffer("threshold")) * self.get_buffer("sign")
 
 
 def beside(path: Path) -> Path:

@@ -20,6 +20,7 @@ from stylegan_redact.backends import celeba, picture
 from stylegan_redact.types import RedactError
 
 SIZE = 256
+_NUM = len(celeba.ATTRIBUTES)
 BLOCKS = (3, 4, 6, 3)
 _COUNTER = "num_batches_tracked"
 """Of batch normalisation: of no use here, and older files have none."""
@@ -77,13 +78,13 @@ class AttributePredictor(torch.nn.Module):
     def __init__(self, net: ResNet50, inverted: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.net = net
-        signs = torch.ones(len(celeba.ATTRIBUTES))
+        signs = torch.ones(_NUM)
         signs[list(inverted)] = -1
         self.register_buffer("signs", signs)
 
     def forward(self, img: torch.Tensor) -> torch.Tensor:
         out = self.net(picture.resized(picture.as_rgb(img.float().clamp(-1, 1)), SIZE, SIZE))
-        if out.shape[1] == 2 * len(celeba.ATTRIBUTES):
+        if out.shape[1] == 2 * _NUM:
             out = out.reshape(len(out), -1, 2)  # [n, 40, absent or present]
             out = out[:, :, 1] - out[:, :, 0]
         found: torch.Tensor = out * self.signs
@@ -104,22 +105,21 @@ def load(path: Path, feature: str) -> tuple[AttributePredictor, tuple[str, ...]]
     asked = f"a ResNet-50 that knows the attributes of CelebA was expected in {path}"
     state = _state(path, asked)
     first, last = state.get("conv1.weight"), state.get("fc.weight")
-    if first is None or last is None or first.ndim != 4 or last.ndim != 2 or len(last) not in (len(celeba.ATTRIBUTES), 2 * len(celeba.ATTRIBUTES)):
+    if first is None or last is None or first.ndim != 4 or last.ndim != 2 or len(last) not in (_NUM, 2 * _NUM):
         there = "it has no conv1 and fc" if first is None or last is None else f"its fc.weight is {list(last.shape)}"
         raise RedactError(f"{asked} - {there} - its last layer has 40 outputs, or two for each attribute; export others as TorchScript")
     with torch.device("meta"):  # No memory before the shapes are known to be those of the file.
         net = ResNet50(len(last), len(first))
-    there = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    state = {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
+    got = {name: tuple(tensor.shape) for name, tensor in state.items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    differing = sorted(
-        name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name) and not name.endswith("num_batches_tracked")
-    )
+    counters = {name: torch.zeros([], dtype=torch.long) for name in wanted if name.endswith(_COUNTER)}
+    differing = sorted(name for name in (got.keys() | wanted.keys()) - counters.keys() if got.get(name) != wanted.get(name))
     if differing:
         name = differing[0]
-        told = f"{ascii(name)[1:-1][:80]} is {there.get(name, 'missing')}, of a ResNet-50 it is {wanted.get(name, 'unknown')}"
+        told = f"{ascii(name)[1:-1][:80]} is {got.get(name, 'missing')}, of a ResNet-50 it is {wanted.get(name, 'unknown')}"
         raise RedactError(f"{asked} - {told}, and so on in {len(differing)} places - export the network as TorchScript instead")
-    floats = {name: tensor.float() for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
-    net.load_state_dict(floats | {name: torch.zeros([], dtype=torch.long) for name in wanted if name not in floats}, assign=True)
+    net.load_state_dict({name: tensor.float() for name, tensor in state.items()} | counters, assign=True)
     names = tuple(feature if name == recipe.attribute else name for name in celeba.ATTRIBUTES)
     return AttributePredictor(net, () if recipe.present else (recipe.index,)).eval(), names
 
