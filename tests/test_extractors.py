@@ -14,6 +14,7 @@ import tiny_conditional
 import torch
 from tiny_run import save_torchscript
 
+from stylegan_redact import downloads
 from stylegan_redact.extractors import INCEPTION, DiscriminatorFeatures, FeatureExtractor, Inception, TorchFidelity, TorchScript, load_extractor
 from stylegan_redact.networks.stylegan2 import Discriminator
 from stylegan_redact.types import Network, RedactError
@@ -236,6 +237,8 @@ def test_extractors_of_torch_fidelity_by_name() -> None:
         TorchFidelity("inception")
     with pytest.raises(RedactError, match="weights cannot be had .*no route"):
         TorchFidelity("far-away")
+    with downloads.offline(), pytest.raises(RedactError, match="with --offline - it would have to be downloaded"):
+        TorchFidelity("inception-v3-compat")
 
 
 def test_without_torch_fidelity_the_user_is_told_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
