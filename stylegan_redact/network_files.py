@@ -14,7 +14,6 @@ from stylegan_redact.network import read_snapshot
 from stylegan_redact.pickles import Snapshot
 from stylegan_redact.types import Network, RedactError
 
-__all__ = ["CARRIES", "NetworkFile", "bundled", "find_network", "locate", "notes", "original_sha256", "sha256_of"]
 CARRIES = "The new pickle carries objects of classes not known here, never made by us, but by whoever loads it"
 """What to tell of `Snapshot.opaque`."""
 _BUNDLED_DIR = Path(__file__).parent / "portraits"
