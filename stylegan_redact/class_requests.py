@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import detectors, evaluation, network_files, precision
+from stylegan_redact import evaluation, precision
+from stylegan_redact.backends import find
 from stylegan_redact.labels import PREFIX, Labels, all_of
 from stylegan_redact.network import sample_w
 from stylegan_redact.types import Detector, Network, RedactError
@@ -50,8 +51,8 @@ def judge_of(path: str | os.PathLike[str] | None, feature: str, G: Any, device: 
     nobody = evaluation.NoClassifier()
     if path is None:
         return nobody, nobody, {"detector": None, "judge": None}
-    judge = detectors.load_torchscript(path, feature, (G.img_channels, G.img_resolution, G.img_resolution), device)
-    return nobody, judge, {"detector": None, "judge": {"torchscript_sha256": network_files.sha256_of(path)}}
+    file = find.find(os.fspath(path), feature)
+    return nobody, file.load((G.img_channels, G.img_resolution, G.img_resolution), device), {"detector": None, "judge": file.record}
 
 
 def self_test(network: Network, labels: Labels | None, seeds: range, batch: int) -> precision.Precision:

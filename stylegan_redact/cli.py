@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from stylegan_redact import class_requests, evaluation, job, person_requests, plugins, time_estimate, verbs
+from stylegan_redact import class_requests, downloads, evaluation, job, person_requests, plugins, time_estimate, verbs
 from stylegan_redact.host import strtobool
 from stylegan_redact.network_files import bundled
 from stylegan_redact.progress import Progress
@@ -111,14 +111,14 @@ def core_options() -> list[click.Option]:
         click.Option(
             ["--classifier"],
             type=click.Path(),
-            metavar="FILE",
-            help="TorchScript that steers: images [n, C, H, W] in [-1, 1] -> one logit each, > 0: shows; or several, with their names in the file",
+            metavar="FILE|URL|celebahq:WORD",
+            help="What steers, such as TorchScript: images [n, C, H, W] in [-1, 1] -> one logit each, > 0: shows; docs/classifiers.md",
         ),
         click.Option(
             ["--judge"],
             type=click.Path(),
-            metavar="FILE",
-            help="TorchScript that measures; another one than --classifier. For a person: images -> [n, d], an embedder of faces",
+            metavar="FILE|URL|celebahq:WORD",
+            help="What measures; another one than --classifier. For a person: TorchScript, images -> [n, d], an embedder of faces",
         ),
         click.Option(["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="Random seed; the same command gives the same pickle"),
         click.Option(["--num-latents"], type=count, default=6_000, help="Seeds to label with the classifier"),
@@ -136,8 +136,20 @@ def core_options() -> list[click.Option]:
             metavar="SHA256,...",
             help="Run these sources of the file, with all your rights: for networks that are not known here",
         ),
+        offline_option(),
         click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options and a time estimate, then stop; write nothing"),
     ]
+
+
+def offline_option() -> click.Option:
+    """--offline of every command that may download: holds until the command ends."""
+
+    def begin(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+        if given:
+            ctx.with_resource(downloads.offline())
+
+    doc = "Make no connection: what would have to be downloaded is refused, unless it is in the cache"
+    return click.Option(["--offline"], is_flag=True, expose_value=False, is_eager=True, callback=begin, help=doc)
 
 
 def method_options() -> list[click.Option]:

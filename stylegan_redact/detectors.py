@@ -69,6 +69,17 @@ def load_torchscript(path: str | os.PathLike[str], feature: str, img_shape: tupl
         RedactError: no such file, not TorchScript, does not take such images, gives something else than finite logits, as many as it has names, or
             does not know the feature.
     """
+    net, names = open_torchscript(path, device)
+    asked = f"a TorchScript classifier was expected in {os.fspath(path)}"
+    return tried(net, attributes_of(names, feature, asked), img_shape, device, asked)
+
+
+def open_torchscript(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> tuple[torch.nn.Module, str]:
+    """The network in a TorchScript file, and the names of its logits as JSON, empty if it names none.
+
+    Raises:
+        RedactError: no such file, or not TorchScript.
+    """
     asked = f"a TorchScript classifier was expected in {os.fspath(path)}"
     if not Path(path).is_file():
         raise RedactError(f"{asked} - there is no such file - give the path of a file that torch.jit.save wrote")
@@ -78,14 +89,27 @@ def load_torchscript(path: str | os.PathLike[str], feature: str, img_shape: tupl
             net = torch.jit.load(path, map_location=device, _extra_files=inside).eval()
     except (RuntimeError, ValueError, OSError, EOFError):
         raise RedactError(f"{asked} - the file is of another kind - write it with torch.jit.save(torch.jit.script(model), path)") from None
+    names: str | bytes = inside[NAMES_FILE]
+    return net, names.decode("utf-8", "replace") if isinstance(names, bytes) else names
+
+
+def tried(net: torch.nn.Module, attributes: tuple[str, ...], img_shape: tuple[int, int, int], device: torch.device | str, asked: str) -> Classifier:
+    """The network as a detector of these attributes, after it was tried on two images.
+
+    Raises:
+        RedactError: it does not take such images, or gives something else than finite logits, one for each attribute.
+    """
     for parameter in net.parameters():
         parameter.requires_grad_(False)
-    attributes = _attributes(inside[NAMES_FILE], feature, asked)
     return Classifier(net, attributes, differentiable=_try(net, len(attributes), img_shape, device, asked))
 
 
-def _attributes(text: str | bytes, feature: str, asked: str) -> tuple[str, ...]:
-    """What a file says that its logits are; the feature alone if it says nothing."""
+def attributes_of(text: str, feature: str, asked: str) -> tuple[str, ...]:
+    """What a JSON list in a file says that its logits are; the feature alone if there is none.
+
+    Raises:
+        RedactError: the text is no such list, or does not name the feature.
+    """
     if not text:
         return (feature,)
     try:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from stylegan_redact.downloads import download
+from stylegan_redact.downloads import download, refuse_offline
 from stylegan_redact.networks.stylegan2 import Discriminator
 from stylegan_redact.types import Network, RedactError
 
@@ -150,6 +150,7 @@ class TorchFidelity:
             RedactError: the package is not installed, or has no such extractor.
         """
         asked = f"the extractor {TORCH_FIDELITY}{extractor} was asked"
+        refuse_offline(asked, "give an extractor as a file")
         try:
             registry = importlib.import_module("torch_fidelity.registry").FEATURE_EXTRACTORS_REGISTRY
         except ImportError as error:

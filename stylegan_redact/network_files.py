@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -16,7 +14,7 @@ import torch
 
 from stylegan_redact import decoder_files
 from stylegan_redact.decoder_files import DecoderFile, Weights
-from stylegan_redact.downloads import download
+from stylegan_redact.downloads import download, sha256_of
 from stylegan_redact.network import load_network, read_snapshot, save_network
 from stylegan_redact.pickles import Snapshot
 from stylegan_redact.types import Network, RedactError
@@ -139,22 +137,6 @@ def original_sha256(snapshot: Snapshot) -> str:
     while isinstance(record, Mapping) and isinstance(record.get("network_sha256"), str):
         sha256, record = record["network_sha256"], record.get("earlier")
     return sha256
-
-
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """64 hexadecimal digits of a file's content.
-
-    Raises:
-        RedactError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    except OSError as error:
-        raise RedactError(f"{os.fspath(path)} was to be read - {error.strerror or error} - check the name and that you may read it") from error
-    return digest.hexdigest()
 
 
 def notes(snapshot: Snapshot | Weights, network: Network) -> list[str]:

@@ -71,7 +71,7 @@ def read_networks(root: Any, reader: Reader) -> dict[str, TensorFlowNetwork]:
         _check_format(member)
     if len(members) != len(KEYS):
         raise Refused(f"it holds {len(members)} TensorFlow network(s), where StyleGAN pickles hold G, D and Gs - ask its author for the full pickle")
-    return {key: _network(member, reader) for key, member in zip(KEYS, members, strict=True)}
+    return {key: network_of(member, reader) for key, member in zip(KEYS, members, strict=True)}
 
 
 def _check_format(member: Object) -> None:
@@ -87,7 +87,12 @@ def _check_format(member: Object) -> None:
         raise Refused(f"it is {what} - give a network of StyleGAN2, StyleGAN2-ADA or StyleGAN3 of the same subject")
 
 
-def _network(member: Object, reader: Reader) -> TensorFlowNetwork:
+def network_of(member: Object, reader: Reader) -> TensorFlowNetwork:
+    """One network, of whatever version.
+
+    Raises:
+        Refused: its state is not what TensorFlow code pickles.
+    """
     static_kwargs = pickle_tree.plain(member.state.get("static_kwargs"), reader)
     if not isinstance(static_kwargs, dict) or not all(isinstance(name, str) for name in static_kwargs):
         raise Refused(f"it does not say what a network in it was built with - {TRUSTED}")
@@ -96,7 +101,7 @@ def _network(member: Object, reader: Reader) -> TensorFlowNetwork:
         if path in variables or len(variables) >= _MOST_VARIABLES:
             raise Untrusted(f"a network in it has too many variables, or two of one name - {TRUSTED}")
         variables[path] = values
-    return TensorFlowNetwork(member.state["version"], static_kwargs, variables)
+    return TensorFlowNetwork(member.state.get("version", 0), static_kwargs, variables)
 
 
 def _variables(member: Object, reader: Reader, visits: list[int], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import torch
 
 from stylegan_redact import pickle_tree, pickle_values, torch_storage
+from stylegan_redact.pickle_file import DAMAGE
 from stylegan_redact.pickle_stream import TRUSTED, Global, Object, Refused, Untrusted, decode
-from stylegan_redact.pickles import _DAMAGE
 from stylegan_redact.types import RedactError, UntrustedFile
 
 _ZIP = b"PK\x03\x04"
@@ -59,7 +59,7 @@ def read_torch_file(path: Path, wanted: Collection[str]) -> dict[str, Any]:
         raise kind(f"{asked} - {error}") from None
     except OSError as error:
         raise RedactError(f"{asked} - the system says: {error.strerror or error} - check that you may read it") from error
-    except (*_DAMAGE, zipfile.BadZipFile, NotImplementedError) as error:
+    except (*DAMAGE, zipfile.BadZipFile, NotImplementedError) as error:
         detail = ascii(str(error))[1:-1][:120] or type(error).__name__
         raise RedactError(f"{asked} - it is damaged ({detail}) - get it again") from None
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import struct
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,19 +14,16 @@ from typing import Any, BinaryIO
 
 import torch
 
-from stylegan_redact import pickle_recognise, pickle_tensorflow, pickle_tree, torch_storage
+from stylegan_redact import pickle_file, pickle_tensorflow, pickle_tree
 from stylegan_redact.pickle_compare import Comparison, same_bits
 from stylegan_redact.pickle_encode import encode
-from stylegan_redact.pickle_stream import TRUSTED, Refused, Untrusted, decode
+from stylegan_redact.pickle_stream import TRUSTED, Refused, Untrusted
 from stylegan_redact.pickle_tensorflow import TensorFlowPickle
-from stylegan_redact.pickle_values import Reader, resolve
-from stylegan_redact.types import RedactError, UntrustedFile
+from stylegan_redact.pickle_values import Reader
+from stylegan_redact.types import RedactError
 
-_DAMAGE = (
-    EOFError, struct.error, RecursionError, MemoryError, OverflowError, ValueError, TypeError,
-    AttributeError, KeyError, IndexError, RuntimeError,
-)  # fmt: skip
 NETWORKS = ("G", "D", "G_ema")
+_SNAPSHOT = "a StyleGAN snapshot"
 _MAX_NETWORKS = 16
 """Each is walked through, and many keys may name the same."""
 
@@ -98,48 +94,15 @@ def read_pickle(source: str | os.PathLike[str] | BinaryIO) -> Snapshot | TensorF
         UntrustedFile: it has imports that a snapshot does not need, or wants more memory or time.
         RedactError:   missing, not a StyleGAN pickle, or damaged.
     """
+    found: Snapshot | TensorFlowPickle
     if not isinstance(source, (str, os.PathLike)):
-        return _read(io.BytesIO(source.read()), str(getattr(source, "name", "the open file")))
-    path = Path(source)
-    if not path.exists():
-        raise RedactError(f"{path} was to be read - there is no such file - check the name and the folder ({path.resolve().parent})")
-    if path.is_dir():
-        raise RedactError(f"{path} was to be read - it is a folder - give the .pkl file in it")
-    try:
-        with path.open("rb") as file:
-            return _read(file, str(path))
-    except OSError as error:
-        raise RedactError(f"{path} was to be read - the system says: {error.strerror or error} - check that you may read it") from error
+        found = pickle_file.read_open(io.BytesIO(source.read()), str(getattr(source, "name", "the open file")), _SNAPSHOT, _networks)
+    else:
+        found = pickle_file.read_path(Path(source), _SNAPSHOT, _networks)
+    return found
 
 
-def _read(file: BinaryIO, name: str) -> Snapshot | TensorFlowPickle:
-    head = file.read(pickle_recognise.HEAD_BYTES)
-    instead = pickle_recognise.refusal(head)
-    if instead is not None:
-        raise RedactError(f"{name} was to be read as a StyleGAN snapshot - {instead}")
-    digest = hashlib.sha256(head)
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    size = file.tell()
-    file.seek(0)
-    try:
-        return _interpret(file, size, digest.hexdigest())
-    except Refused as error:
-        kind = UntrustedFile if isinstance(error, Untrusted) else RedactError
-        raise kind(f"{name} was to be read as a StyleGAN snapshot - {error}") from None
-    except _DAMAGE as error:
-        detail = ascii(str(error))[1:-1][:120] or type(error).__name__
-        raise RedactError(f"{name} was to be read as a StyleGAN snapshot - its pickle is damaged ({detail}) - download it again") from None
-
-
-def _interpret(file: BinaryIO, size: int, sha256: str) -> Snapshot | TensorFlowPickle:
-    root = decode(file, resolve)
-    if torch_storage.is_torch_file(root):
-        raise Refused("it is a file of torch.save, not a pickle of NVIDIA's code - give the .pkl that training wrote")
-    if file.tell() != size:
-        raise Untrusted(f"{size - file.tell()} bytes follow its pickle, in no StyleGAN snapshot they do - {TRUSTED}")
-    reader = Reader(max_bytes=size)
-    root = reader.check(root)
+def _networks(root: Any, reader: Reader, sha256: str) -> Snapshot | TensorFlowPickle:
     if pickle_tensorflow.holds_networks(root):
         return TensorFlowPickle(sha256, pickle_tensorflow.read_networks(root, reader))
     if reader.has_tensorflow:

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from stylegan_redact import detectors, network_files
+from stylegan_redact.backends import find
 from stylegan_redact.decoder_files import DecoderFile
 from stylegan_redact.network_files import NetworkFile
 from stylegan_redact.several import SEPARATOR
@@ -49,9 +49,9 @@ def classifiers(
     """The detector that steers, the judge that measures, and what the records say of them.
 
     Args:
-        feature:    As asked; a TorchScript file has one logit, so knows one.
-        classifier: TorchScript file that steers; None, as for the judge: those that come with a bundled network.
-        judge:      TorchScript file that measures.
+        feature:    As asked: one, or several with commas between them.
+        classifier: What steers (backends/find.py); None, as for the judge: those that come with a bundled network.
+        judge:      What measures.
         file:       Where the network comes from.
         network:    Whose images they take.
         device:     Where they go.
@@ -64,7 +64,8 @@ def classifiers(
         if file.bundled is None:
             raise RedactError(
                 f"{feature!r} was to be found in {file.name} - classifiers come only with: {', '.join(network_files.bundled()) or 'none'} - "
-                "give --classifier=FILE and --judge=FILE, TorchScript: images [n, C, H, W] in [-1, 1] -> one logit each"
+                "give --classifier=FILE and --judge=FILE, TorchScript: images [n, C, H, W] in [-1, 1] -> one logit each (other kinds: "
+                "docs/classifiers.md)"
             )
         told = {role: {"bundled": file.bundled, "role": role} for role in ("detector", "judge")}
         loaded = [detectors.load_bundled(role, device) for role in told]
@@ -72,16 +73,11 @@ def classifiers(
     if classifier is None or judge is None:
         given, other = ("--judge", "--classifier") if classifier is None else ("--classifier", "--judge")
         raise RedactError(f"{given} was given without {other} - what steers a redaction must not be what measures it - give both")
-    if len(features_asked(feature)) > 1:
-        raise RedactError(
-            f"--feature={feature} was asked with --classifier - a TorchScript file knows one - redact one after the other: each run takes the "
-            "pickle of the one before"
-        )
-    paths = {"detector": Path(classifier), "judge": Path(judge)}
-    sha256 = {role: network_files.sha256_of(path) for role, path in paths.items()}
-    if sha256["detector"] == sha256["judge"]:
+    first = features_asked(feature)[0]  # Of several features only a file that names its logits knows the others; who asks for them checks that.
+    files = {role: find.find(text, first) for role, text in (("detector", classifier), ("judge", judge))}
+    if files["detector"].sha256 == files["judge"].sha256:
         raise RedactError("--classifier and --judge are the same file - what steers must not be what measures - train a second one on other data")
     G: Any = network.G_ema
     shape = (G.img_channels, G.img_resolution, G.img_resolution)
-    loaded = [detectors.load_torchscript(path, feature, shape, device) for path in paths.values()]
-    return loaded[0], loaded[1], {role: {"torchscript_sha256": digest} for role, digest in sha256.items()}
+    loaded = [each.load(shape, device) for each in files.values()]
+    return loaded[0], loaded[1], {role: each.record for role, each in files.items()}

@@ -58,6 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "portraits": {"types", "estimates", "networks", "network"},
     "detectors": {"types", "portraits"},
     "downloads": {"types", "dnnlib"},
+    "backends": {"types", "pickles", "detectors", "downloads"},
     "extractors": {"types", "networks", "downloads"},
     "inversion": {"types", "network", "wspace", "losses"},
     "latents": {"types", "network"},

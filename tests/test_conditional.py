@@ -99,7 +99,7 @@ def test_edit_feeds_codes_that_are_to_be_held() -> None:
     net, feature = planted("stylegan2", tiny.one(CLASS))
     assert feature.bystanders is not None
     for bystanders, count in ((feature.bystanders, 6), (None, 0)):
-        ws, held, c = mixed_codes(net.G_ema, feature.latents, bystanders)(32, torch.Generator().manual_seed(0))
+        ws, held, c, _ = mixed_codes(net.G_ema, feature.latents, bystanders)(32, torch.Generator().manual_seed(0))
         assert len(ws) == len(held) == len(c) == 32 and int(held.sum()) == count
         assert bool((c[~held].argmax(dim=1) == CLASS).all()) and not bool((c[held].argmax(dim=1) == CLASS).any())
         assert all(bool((feature.bystanders.w == code[0]).all(dim=1).any()) for code in ws[held])

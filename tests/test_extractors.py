@@ -14,6 +14,7 @@ import tiny_conditional
 import torch
 from tiny_run import save_torchscript
 
+from stylegan_redact import downloads
 from stylegan_redact.extractors import INCEPTION, DiscriminatorFeatures, FeatureExtractor, Inception, TorchFidelity, TorchScript, load_extractor
 from stylegan_redact.networks.stylegan2 import Discriminator
 from stylegan_redact.types import Network, RedactError
@@ -179,25 +180,22 @@ def test_a_file_that_does_not_take_the_networks_images_is_refused(tmp_path: Path
 
 
 def test_urls_are_downloaded_into_the_cache_and_named_by_their_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, dict[str, Any]]] = []
+    asked: list[tuple[str, str]] = []
 
-    def open_url(url: str, **kwargs: Any) -> str:
-        asked.append((url, kwargs))
-        if "absent" in url:
-            raise urllib.error.URLError("404 Not Found")
-        return str(folder / "plain.pt")  # the cache's name for it
+    def download(url: str, what: str) -> Path:
+        asked.append((url, what))
+        return folder / "plain.pt"  # the cache's name for it
 
-    monkeypatch.setattr("dnnlib.util.open_url", open_url)
+    monkeypatch.setattr("stylegan_redact.extractors.download", download)
     assert load_extractor("https://example.org/nets/some%20net.pt?download=1", tiny.network()).name == "some_net"
-    assert asked == [("https://example.org/nets/some%20net.pt?download=1", {"return_filename": True})]
-    with pytest.raises(RedactError, match="cannot be had .*404"):
-        load_extractor("https://example.org/absent.pt", tiny.network())
+    assert asked == [("https://example.org/nets/some%20net.pt?download=1", "extractor")]
+    monkeypatch.undo()
     with pytest.raises(RedactError, match="check its spelling"):
         load_extractor("htps://example.org/net.pt", tiny.network())
 
 
 def test_a_pickle_behind_a_url_is_refused_like_one_in_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dnnlib.util.open_url", lambda url, **_: str(folder / "inception.pkl"))
+    monkeypatch.setattr("stylegan_redact.extractors.download", lambda *_: folder / "inception.pkl")
     with pytest.raises(RedactError, match="would have to be run"):
         load_extractor("https://example.org/inception-v3.pkl", tiny.network())
 
@@ -239,6 +237,8 @@ def test_extractors_of_torch_fidelity_by_name() -> None:
         TorchFidelity("inception")
     with pytest.raises(RedactError, match="weights cannot be had .*no route"):
         TorchFidelity("far-away")
+    with downloads.offline(), pytest.raises(RedactError, match="with --offline - it would have to be downloaded"):
+        TorchFidelity("inception-v3-compat")
 
 
 def test_without_torch_fidelity_the_user_is_told_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

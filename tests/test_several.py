@@ -40,6 +40,18 @@ class Corners(torch.nn.Module):
         return 20 * (self.bright(img) - self.thresholds)
 
 
+class Scripted(torch.nn.Module):
+    """The same as TorchScript takes it."""
+
+    def __init__(self, size: int, thresholds: torch.Tensor) -> None:
+        super().__init__()
+        self.size, self.thresholds = size, thresholds
+
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
+        parts = [img[:, :, : self.size, : self.size], img[:, :, -self.size :, -self.size :], img[:, :, -self.size :, : self.size]]
+        return 20 * (torch.stack([part.mean(dim=[1, 2, 3]) for part in parts], 1) - self.thresholds)
+
+
 @pytest.fixture
 def corners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory where the network is a bundled one."""
@@ -90,16 +102,31 @@ def test_in_sequence_the_pickle_knows_of_both(corners: Path) -> None:
 
 
 def test_what_cannot_be_asked_together(corners: Path) -> None:
-    files = [f"--classifier={corners / 'corners64.pkl'}", f"--judge={corners / 'corners64.pkl'}"]
     for asked, told in (
         (["--feature=beard,hat", "--method=substitute_class"], "whole classes"),
         (["--feature=beard,scarf"], "'scarf' was asked"),
         (["--feature=,"], "names nothing"),
         (["--feature=beard,hat", "--keep=hat"], "redacted and kept"),
-        (["--feature=beard,hat", *files], "one after the other"),
     ):
         result = run(*asked)
         assert result.exit_code == 2 and told in result.output, result.output
+
+
+def test_files_that_name_their_logits_know_several_features(corners: Path) -> None:
+    """A file without names knows one, whatever it is asked."""
+    G = load_network("corners64.pkl").G_ema
+    with torch.no_grad():
+        img = synthesize(G, sample_w(G, range(1000, 1400)))
+    for role, size in (("detector", 6), ("judge", 7)):
+        detectors.save_torchscript(Scripted(size, Corners(img, size).thresholds), f"{role}.pt", NAMES)
+        tiny_run.write_classifier(Path(f"one-{role}.pt"), G, size)
+    options = ["--network=corners64.pkl", "--feature=hat,beard", "--method=fold", "--num-latents=400", "--num-images=200"]
+    done = CliRunner().invoke(cli.command(), [*options, "--classifier=detector.pt", "--judge=judge.pt"])
+    assert done.exit_code == 0, done.output
+    (path,) = Path("redact-runs").glob("*/redaction.json")
+    assert {"residual_rate/beard/removed", "residual_rate/hat/removed"} <= set(json.loads(path.read_text())["estimates"])
+    refused = CliRunner().invoke(cli.command(), [*options, "--classifier=one-detector.pt", "--judge=one-judge.pt"])
+    assert refused.exit_code == 2 and "knows: hat" in refused.output, refused.output
 
 
 def test_a_method_that_takes_one_feature_refuses_two() -> None:

@@ -30,7 +30,7 @@ METHODS: dict[str, Any] = {
     "fold": Fold(),
     "mapping": Mapping(steps=200),
     "unlearn": Unlearn(kimg=1.0, batch=16, lr=0.004),
-    "edit": Edit(kimg=1.0, batch=16, lr=0.004),
+    "edit": Edit(kimg=1.0, batch=16, lr=0.004, guidance=0.1),
 }
 
 

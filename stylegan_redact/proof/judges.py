@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from stylegan_redact import detectors, evaluation, network_files, steering
+from stylegan_redact import detectors, evaluation, steering
+from stylegan_redact.backends import find as backends
 from stylegan_redact.network_files import NetworkFile
 from stylegan_redact.photos import read_images
 from stylegan_redact.portraits.draw import draw_portraits
@@ -99,23 +100,23 @@ def find(asked: Asked, files: Sequence[NetworkFile], G: Any, device: torch.devic
         return _bundled(asked, files, device)
     shape = (G.img_channels, G.img_resolution, G.img_resolution)
     steered = set(_steering(files))
-    paths = [path for path in (judge, second) if path is not None]
-    sha256 = [network_files.sha256_of(path) for path in paths]
-    for path, digest in zip(paths, sha256, strict=True):
-        if digest in steered:
-            raise RedactError(f"{path} was to judge - it steered the redaction, as the file says: it would find nothing - give another judge")
-    if len(set(sha256)) < len(sha256):
+    given = {text: backends.find(text, feature) for text in (judge, second, asked.attacker) if text is not None}
+    sitting = [given[text] for text in (judge, second) if text is not None]
+    for file in sitting:
+        if file.sha256 in steered:
+            raise RedactError(f"{file.path} was to judge - it steered the redaction, as the file says: it would find nothing - give another judge")
+    if len({file.sha256 for file in sitting}) < len(sitting):
         raise RedactError("--judge and --second-judge are the same file - a second judge has to see with other eyes - give another one")
-    loaded = [detectors.load_torchscript(path, feature, shape, device) for path in paths]
-    record = {role: {"torchscript_sha256": digest} for role, digest in zip(("judge", "second_judge"), sha256, strict=False)}
+    loaded = [file.load(shape, device) for file in sitting]
+    record = {role: file.record for role, file in zip(("judge", "second_judge"), sitting, strict=False)}
     known = _read_misses(asked.judge_misses)
-    attacker = None if asked.attacker is None else detectors.load_torchscript(asked.attacker, feature, shape, device)
+    attacker = None if asked.attacker is None else given[asked.attacker].load(shape, device)
     if attacker is not None and not attacker.differentiable:
         raise RedactError(f"{asked.attacker} was to lead attacks - it gives no gradients - give a classifier that does")
     if attacker is not None:
-        record["attacker"] = {"torchscript_sha256": network_files.sha256_of(str(asked.attacker))}
+        record["attacker"] = given[str(asked.attacker)].record
     return Panel(
-        feature, loaded[0], loaded[1] if second else None, known, f"the judge {sha256[0][:12]}", record, _notes(known, second is not None),
+        feature, loaded[0], loaded[1] if second else None, known, f"the judge {sitting[0].sha256[:12]}", record, _notes(known, second is not None),
         attacker, _pictures(asked.positives, shape, device),
     )  # fmt: skip
 
@@ -179,8 +180,8 @@ def _steering(files: Sequence[NetworkFile]) -> Iterator[str]:
         record = file.snapshot.redaction
         while isinstance(record, Mapping):
             detector = record.get("detector")
-            if isinstance(detector, Mapping) and isinstance(detector.get("torchscript_sha256"), str):
-                yield detector["torchscript_sha256"]
+            if isinstance(detector, Mapping) and (sha256 := backends.was_steering(detector)) is not None:
+                yield sha256
             record = record.get("earlier")
 
 

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from stylegan_redact import network_files, pickle_tree
-from stylegan_redact.cli import CommaList, failure
+from stylegan_redact.cli import CommaList, failure, offline_option
 from stylegan_redact.foreign import released
 from stylegan_redact.network import load_network, read_snapshot
 from stylegan_redact.networks import build, export, rosinality
@@ -50,6 +50,7 @@ def command() -> click.Command:
     params: list[click.Parameter] = [
         click.Argument(["source"], metavar="NAME|PATH|URL"),
         click.Argument(["dest"], metavar="PATH", type=click.Path(path_type=Path)),
+        offline_option(),
         click.Option(
             ["--trust-source"],
             type=CommaList(),

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from stylegan_redact import evaluation, job, plugins
-from stylegan_redact.cli import CommaList, failure
+from stylegan_redact.cli import CommaList, failure, offline_option
 from stylegan_redact.progress import Progress
 from stylegan_redact.proof import attacking, plan, run
 from stylegan_redact.run_dir import strict
@@ -24,7 +24,7 @@ def command() -> click.Command:
         click.Option(["--after"], required=True, metavar="NAME|PATH|URL", help="The redacted one, by whatever tool"),
         click.Option(["--feature"], required=True, metavar="NAME", help="What was suppressed, for example beard"),
         click.Option(["--outdir"], default="redact-runs", metavar="DIR", help="Where to save the results"),
-        click.Option(["--judge"], type=file, metavar="FILE", help="TorchScript that measures: images [n, C, H, W] in [-1, 1] -> one logit each"),
+        click.Option(["--judge"], type=file, metavar="FILE|URL|celebahq:WORD", help="What measures, as in docs/classifiers.md"),
         click.Option(["--second-judge"], type=file, metavar="FILE", help="Another one, to see whether both agree"),
         click.Option(["--judge-misses"], metavar="MISSES/N", help="Of N images that truly show the feature the judge overlooked so many"),
         click.Option(
@@ -60,6 +60,7 @@ def command() -> click.Command:
         click.Option(
             ["--trust-source"], type=CommaList(), default=(), show_default=False, metavar="SHA256,...", help="Run these sources of the files"
         ),
+        offline_option(),
         click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options, then stop; write nothing"),
     ]
     doc = "Measure what a redaction removed and what else it moved. A run that was killed goes on with the same command."

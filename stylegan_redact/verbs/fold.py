@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from stylegan_redact import network_files, pickle_tree, pickles
-from stylegan_redact.cli import failure
+from stylegan_redact.cli import failure, offline_option
 from stylegan_redact.types import RedactError, Subspace
 from stylegan_redact.version import VERSION
 from stylegan_redact.wspace.affine import AffineEdit, fold_into_affine, move_to_quantile
@@ -32,6 +32,7 @@ def command() -> click.Command:
     params: list[click.Parameter] = [
         click.Argument(["source"], metavar="NAME|PATH|URL"),
         click.Argument(["dest"], metavar="PATH", type=click.Path(path_type=Path)),
+        offline_option(),
         click.Option(["--direction"], required=True, metavar="FILE", type=click.Path(path_type=Path), help=".npy with [w_dim] or [1, w_dim] numbers"),
         click.Option(["--target"], type=float, help="Where on the unit direction to move every w to  [default: where the mean w of the file is]"),
     ]

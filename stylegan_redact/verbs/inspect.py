@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from stylegan_redact import network_files, pickle_stream, pickle_torch, pickles, source_hashes
-from stylegan_redact.cli import failure, printable
+from stylegan_redact.cli import failure, offline_option, printable
 from stylegan_redact.network import read_snapshot
 from stylegan_redact.networks import build
 from stylegan_redact.pickle_tensorflow import TensorFlowPickle
@@ -26,6 +26,7 @@ def command() -> click.Command:
     params: list[click.Parameter] = [
         click.Argument(["network"], metavar="NAME|PATH|URL"),
         click.Option(["--json", "as_json"], is_flag=True, help="Print JSON"),
+        offline_option(),
         click.Option(["--source"], metavar="SHA256", help="Print the embedded source with this hash instead, to be read before it is trusted"),
     ]
     return click.Command("inspect", callback=_inspect, params=params, help="Say what a network pickle holds, without executing any of it.")
