@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled latents in a file, `labels.npz`: the one artefact that every way of labelling ends in, so that ways can be mixed. NumPy only, no pickle."""
+"""Labelled latents in a file, `labels.npz`: which every way of labelling ends in, so that ways can be mixed. NumPy only, no pickle."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ def save_labels(path: str | os.PathLike[str], labels: LabelFile) -> None:
     path, latents = Path(path), labels.latents
     if latents.seeds is None or not len(latents.seeds) == len(latents.w) == len(latents.score) == len(labels.source):
         raise RedactError(f"labels were to be written to {path} - they have no seeds, or not as many as latents - label latents drawn by seed")
-    arrays = {
+    arrays: dict[str, Any] = {
         "seeds": latents.seeds.cpu().numpy().astype(np.int64),
         "w": latents.w.detach().cpu().float().numpy(),
         "scores": latents.score.detach().cpu().float().numpy(),

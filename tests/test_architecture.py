@@ -32,6 +32,7 @@ COMMAND_SIDE = {
     "measuring",
     "class_requests",
     "proof",
+    "label_page",
 }
 PLUGIN_FOLDERS = {"features", "methods", "evaluation", "attacks"}
 EVERYTHING = {"*"}

@@ -38,11 +38,9 @@ class LabelsFile:
                 f"{network.sha256[:12]}... - label pictures of this network"
             )
         if latents.w.shape[1] != w_dim:
-            raise RedactError(f"the labels in {self.path} were to be used - their w has {latents.w.shape[1]} numbers, this network's {w_dim} - label it")
+            raise RedactError(f"the labels in {self.path} were to be used - their w has {latents.w.shape[1]} numbers, this one's {w_dim} - label it")
         device = next(network.G_ema.parameters()).device
-        moved = LabelledLatents(
-            latents.w.to(device), latents.score.to(device), latents.seeds, c=None if latents.c is None else latents.c.to(device)
-        )
+        moved = LabelledLatents(latents.w.to(device), latents.score.to(device), latents.seeds, c=None if latents.c is None else latents.c.to(device))
         if progress is not None:
             progress("label", 1.0, {"rate": float((moved.score > 0).float().mean())})
         return Feature(found.feature, moved, find_subspace(moved))

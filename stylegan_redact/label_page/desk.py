@@ -108,18 +108,20 @@ class Desk:
             self._learn()
             asked = f"labels of {self.feature} were to be saved"
             if self._score is None:
-                raise RedactError(f"{asked} - there are {sum(self._session.labels.values())} yes among {len(self._session.labels)} - label some of each")
+                raise RedactError(
+                    f"{asked} - there are {sum(self._session.labels.values())} yes among {len(self._session.labels)} - label some of each"
+                )
             score, n = self._score.clone(), len(self._score)
             rows, shows = self._rows(), self._shows()
             score[rows] = torch.where(shows, probe.CERTAIN, -probe.CERTAIN).double()
             hits = int((score > 0).sum())
             if not FEWEST_TO_SAVE <= hits <= n - FEWEST_TO_SAVE:
-                raise RedactError(f"{asked} - {hits} of {n} pictures show it - {FEWEST_TO_SAVE} of each kind are needed: label more, or a bigger --pool")
+                raise RedactError(
+                    f"{asked} - {hits} of {n} pictures show it - {FEWEST_TO_SAVE} of each kind are needed: label more, or a bigger --pool"
+                )
             said = set(rows.tolist())
             c = self._gallery.c()
-            latents = LabelledLatents(
-                self._gallery.w()[:n], score.float(), torch.tensor(self._gallery.seeds[:n]), c=None if c is None else c[:n]
-            )
+            latents = LabelledLatents(self._gallery.w()[:n], score.float(), torch.tensor(self._gallery.seeds[:n]), c=None if c is None else c[:n])
             source = tuple("person" if row in said else "probe" for row in range(n))
             save_labels(self._out, LabelFile(self.feature, latents, source, self._sha256))
             self.saved = True

@@ -8,6 +8,7 @@ let queue = Promise.resolve(); // Actions go one after the other, in the order o
 let waiting = 0;
 let failed = "";
 let over = false;
+let turning = false;
 
 const WORDS = { yes: "shows it", no: "does not", "guess-yes": "guess: shows it", "guess-no": "guess: does not", none: "no answer" };
 const MARKS = { yes: "✓", no: "✕", "guess-yes": "✓?", "guess-no": "✕?", none: "" };
@@ -92,6 +93,16 @@ function columns() {
 }
 
 async function next(answerRest) {
+  if (turning) return;
+  turning = true;
+  try {
+    await answerAndTurn(answerRest);
+  } finally {
+    turning = false;
+  }
+}
+
+async function answerAndTurn(answerRest) {
   if (waiting) await queue;
   const rest = state.cells.filter((cell) => cell.label === null);
   if (answerRest && rest.length) {

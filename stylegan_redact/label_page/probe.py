@@ -8,7 +8,6 @@ in W, which a hundred clicks alone, in as many dimensions, do not (docs/labels.m
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 

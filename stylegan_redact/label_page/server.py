@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page over HTTP, for this machine alone: on the loopback address, under a random token, to requests that name this host and come from this page."""
+"""The page over HTTP, for this machine alone: on the loopback address, under a random token, checked Host and Origin, nothing from elsewhere."""
 
 from __future__ import annotations
 

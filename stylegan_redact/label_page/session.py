@@ -96,10 +96,10 @@ class Session:
             raise RedactError(f"clicks were to be kept in {self._journal} - it is no file of clicks - give another --out") from None
         if first != about:
             held = first if isinstance(first, dict) else {}
-            other = {key: held.get(key) for key in about if held.get(key) != about[key]}
+            theirs = {key: held.get(key) for key in about if held.get(key) != about[key]}
+            ours = {key: about[key] for key in theirs}
             raise RedactError(
-                f"clicks were to be kept in {self._journal} - it has clicks about {other}, these are about {({key: about[key] for key in other})} - "
-                "give another --out, or delete it"
+                f"clicks were to be kept in {self._journal} - it has clicks about {theirs}, these are about {ours} - give another --out, or delete it"
             )
 
     def _unwritable(self, error: OSError) -> RedactError:

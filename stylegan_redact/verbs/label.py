@@ -89,7 +89,7 @@ def open_page(  # noqa: PLR0913 - the options of the verb
     session = Session(out.with_name(f"{out.name}.clicks.jsonl"), about)
     beyond = [labelled for labelled in session.labels if labelled not in seeds]
     if beyond:
-        raise RedactError(f"--pool={pool} was asked - picture {max(beyond) - seeds.start} was labelled before - give --pool as it was, or a bigger one")
+        raise RedactError(f"--pool={pool} was asked - picture {max(beyond) - seeds.start} was labelled before - give --pool as it was, or more")
     gallery = Gallery(
         net, seeds, batch=batch_gpu or job.default_batch(where, net.G_ema.img_resolution), labels=of_class(classes, net.G_ema.c_dim, file.name)
     )
