@@ -70,7 +70,8 @@ def load_labels(path: str | os.PathLike[str]) -> LabelFile:
     """
     asked = f"labels were expected in {os.fspath(path)}"
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with Path(path).open("rb") as file:
+            held = np.load(file, allow_pickle=False)
             arrays = {name: held[name] for name in held.files} if isinstance(held, np.lib.npyio.NpzFile) else {}
     except FileNotFoundError:
         raise RedactError(f"{asked} - there is no such file - make one with redact.py label") from None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -27,9 +28,13 @@ class Browser:
         """Starts; every wait is at most so long."""
         assert CHROMIUM is not None
         self._seconds, self._last, self._held = seconds, 0, b""
-        theirs_in, self._out = os.pipe()
-        self._in, theirs_out = os.pipe()
-        command = ["sh", "-c", f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}', CHROMIUM, f"--user-data-dir={profile}", *_FLAGS]
+        low_in, self._out = os.pipe()
+        self._in, low_out = os.pipe()
+        # Away from 3 and 4, where Chromium looks for them.
+        theirs_in, theirs_out = (fcntl.fcntl(low, fcntl.F_DUPFD, 20) for low in (low_in, low_out))
+        os.close(low_in)
+        os.close(low_out)
+        command = ["bash", "-c", f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}', CHROMIUM, f"--user-data-dir={profile}", *_FLAGS]
         self._process = subprocess.Popen(command, pass_fds=[theirs_in, theirs_out], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(theirs_in)
         os.close(theirs_out)

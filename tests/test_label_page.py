@@ -69,7 +69,7 @@ def request(server: PageServer, method: str, path: str, body: Any = None, **head
 
 
 def planted(n: int = 600, d: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
-    features = torch.randn(n, d, generator=torch.Generator().manual_seed(3), dtype=torch.float64) @ torch.diag(torch.logspace(-2, 2, d).double())
+    features = torch.randn(n, d, generator=torch.Generator().manual_seed(3), dtype=torch.float64) @ torch.diag(torch.logspace(-0.3, 0.3, d).double())
     white = probe.whiten(features)
     return white, white[:, 4] > 1  # One in six.
 
@@ -117,7 +117,7 @@ def test_cross_validation_does_not_see_the_label_and_has_an_interval() -> None:
     held_out = probe.cross_validated(white, rows, noise)
     assert held_out is not None
     estimate = probe.balanced_accuracy(held_out > 0, noise)
-    assert estimate.low < 0.5 < estimate.high and estimate.high - estimate.low < 0.25
+    assert estimate.low < 0.5 and estimate.value < 0.6 and estimate.high - estimate.low < 0.25
     good = probe.cross_validated(white, rows, truth[:200])
     assert good is not None and probe.balanced_accuracy(good > 0, truth[:200]).low > 0.7
     assert probe.cross_validated(white, rows[:4], torch.tensor([True, True, False, False])) is None
@@ -195,7 +195,7 @@ def test_the_server_answers_this_page_only(served: PageServer) -> None:
 
 def test_too_little_is_not_saved_and_another_network_is_refused(served: PageServer, network: Path, tmp_path: Path) -> None:
     status, text = request(served, "POST", f"/{served.token}/finish")
-    assert status == 409 and b"0 of 0 answers are yes" in text and not served.over
+    assert status == 409 and b"0 yes among 0" in text and not served.over
     with pytest.raises(RedactError, match="these are about .*hat"):
         label.open_page(network=str(network), feature="hat", out=tmp_path / "labels.npz", pool=POOL)
     with pytest.raises(RedactError, match="there is no such folder"):
