@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The label page: the probe on planted features, clicks that survive a kill, a server that answers nobody else, and the whole way in a real browser."""
+"""The label page: the probe on planted features, clicks that survive a kill, a server that answers nobody else, the whole way in a browser."""
 
 from __future__ import annotations
 
