@@ -3,7 +3,7 @@
 
     python benchmarks/label_clicks.py --feature=beard --clicks=50,100,200 --wrong=0,5,10
 
-The pool is drawn once; then each run labels pages as a person would, and what it leads to is measured on fresh latents that nothing was fitted to.
+The pool is drawn once; then each run labels pages as a person would, and what it leads to is measured on fresh latents that no label was taken from.
 "guesses" is the probe on fresh pictures, "direction" the labels.npz of the run after `find_subspace`, past its threshold or not. Balanced accuracy.
 """
 
