@@ -36,6 +36,7 @@ COMMAND_SIDE = {
     "person_requests",
     "photos",
     "proof",
+    "label_page",
 }
 PLUGIN_FOLDERS = {"features", "methods", "evaluation", "attacks"}
 EVERYTHING = {"*"}
