@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import api, class_requests, detectors, evaluation, network_files, pictures, plugins, run_dir
+from stylegan_redact import api, class_requests, detectors, evaluation, meant, network_files, pictures, plugins, report, run_dir
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.whole_class import WholeClass
 from stylegan_redact.labels import Labels, class_feature, of_class
@@ -28,7 +27,6 @@ SEEDS_PER_RUN = 10_000_000
 """--seed=0 labels seeds from 0 and is measured on seeds from 5,000,000; --seed=1 starts ten million later, and so on."""
 MOST_SEEDS = SEEDS_PER_RUN // 2
 LARGEST_SEED = 2**32 // SEEDS_PER_RUN - 1
-_PIXELS_AT_A_TIME = {"cpu": 1 << 20, "cuda": 1 << 23}
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def prepare(request: Request) -> Plan:
         RedactError: something is missing, damaged, unknown, out of its range, or would measure itself.
     """
     method = plugins.build(plugins.load(METHODS, request.method), request.method_options or {})
-    device = device_of(request.device)
+    device = meant.device_of(request.device)
     no_shortcuts(device)
     run_dir.check_outdir(request.outdir)
     file = network_files.find_network(request.network)
@@ -102,13 +100,13 @@ def prepare(request: Request) -> Plan:
         detector, judge, classifiers = class_requests.judge_of(request.judge, feature, G, device)
     else:
         detector, judge, classifiers = _classifiers(request, file, network, device)
-        feature = attribute_name(request.feature, detector.attributes, "feature", "this network's detector")
-        attribute_name(feature, judge.attributes, "feature", "the judge")
+        feature = meant.attribute_name(request.feature, detector.attributes, "feature", "this network's detector")
+        meant.attribute_name(feature, judge.attributes, "feature", "the judge")
     both = tuple(name for name in detector.attributes if name in judge.attributes)
-    keep = tuple(attribute_name(name, both, "attribute to keep", "the detector and the judge") for name in request.keep)
+    keep = tuple(meant.attribute_name(name, both, "attribute to keep", "the detector and the judge") for name in request.keep)
     if feature in keep:
         raise RedactError(f"{feature!r} was to be redacted and kept - it can be one of the two - take it out of --keep")
-    batch = request.batch_gpu or default_batch(device, G.img_resolution)
+    batch = request.batch_gpu or meant.default_batch(device, G.img_resolution)
     if "batch_gpu" in {each.name for each in plugins.options(type(method))}:
         method = replace(method, batch_gpu=batch)
     first = request.seed * SEEDS_PER_RUN
@@ -121,21 +119,6 @@ def prepare(request: Request) -> Plan:
         class_index=class_index,
         precision=class_requests.self_test(network, labels, seed_range(first, request.num_latents), batch),
     )  # fmt: skip
-
-
-def attribute_name(asked: str, known: tuple[str, ...], what: str, whose: str) -> str:
-    """`asked` as the classifier spells it: `grey-hair` is grey_hair.
-
-    Raises:
-        RedactError: the classifier does not know it; lists what it knows.
-    """
-    name = asked.strip().lower().replace("-", "_").replace(" ", "_")
-    for candidate in (asked, name):
-        if candidate in known:
-            return candidate
-    close = difflib.get_close_matches(name, known)
-    advice = f"did you mean {' or '.join(close)}?" if close else "take one of these"
-    raise RedactError(f"the {what} {asked!r} was asked - {whose} knows: {', '.join(known)} - {advice}")
 
 
 def resolved(plan: Plan) -> dict[str, Any]:
@@ -205,11 +188,12 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
     img_before, img_after = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
     pictures.save(img_before, img_after, layout.columns, folder)
-    estimates = _measure(plan, after, progress)
+    estimates, pairs = _measure(plan, after, progress)
+    shown = _shown(plan, after, pairs)
     dropped = save_network(after, folder / "network-redacted.pkl", original=plan.file.snapshot, record=provenance(plan))
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
-    _conclude(plan, folder, estimates, layout, dropped, progress)
+    _conclude(plan, folder, estimates, layout, shown, dropped, progress)
     return folder
 
 
@@ -220,19 +204,43 @@ def _label(plan: Plan, progress: Progress) -> Feature:
     return source.gather(plan.network, plan.labelled_seeds, batch=plan.batch, progress=progress)
 
 
-def _measure(plan: Plan, after: Network, progress: Progress) -> dict[str, Estimate]:
+def _measure(plan: Plan, after: Network, progress: Progress) -> tuple[dict[str, Estimate], evaluation.PairedImages]:
     half = plan.precision.half and class_requests.self_test(after, plan.labels, plan.labelled_seeds, plan.batch).half
     if plan.precision.half and not half:
         progress.tell("The redacted network does not draw the same in float16: images are measured in float32")
-    labels = plan.labels if plan.class_index is None else Labels(plan.network.G_ema.c_dim, (plan.class_index,))
     return Measurement(
         plan.network, after, plan.judge, plan.feature, plan.keep, plan.measured_seeds, plan.request.access, plan.batch,
-        labels=labels, whole_class=plan.class_index is not None, half=half,
-    ).estimates(progress)  # fmt: skip
+        labels=_measured_labels(plan), whole_class=plan.class_index is not None, half=half,
+    ).answers(progress)  # fmt: skip
+
+
+def _measured_labels(plan: Plan) -> Labels | None:
+    return plan.labels if plan.class_index is None else Labels(plan.network.G_ema.c_dim, (plan.class_index,))
+
+
+def _shown(plan: Plan, after: Network, pairs: evaluation.PairedImages) -> list[report.Pair]:
+    """What the report shows."""
+    return report.illustrate(plan.network, after, pairs, plan.feature, batch=plan.batch, labels=_measured_labels(plan))
+
+
+def _report(plan: Plan, folder: Path, record: Mapping[str, Any], shown: list[report.Pair]) -> None:
+    """report.html and README.md, which say nothing that is not in the records."""
+    told = plugins.record(plan.method)
+    again = report.command(plan.request, given={name: told[name] for name in plan.request.method_options or {}})
+    check = report.check_command(plan.request, plan.feature, plan.keep) if plan.class_index is None else None
+    facts = report.of_redaction(run_dir.strict(record), run_dir.strict(resolved(plan)), [again, *([check] if check else [])])
+    report.write_page(folder, facts, shown)
+    report.write_card(folder, facts, bundled=plan.file.bundled is not None)
 
 
 def _conclude(
-    plan: Plan, folder: Path, estimates: dict[str, Estimate], layout: pictures.Layout, dropped: tuple[str, ...], progress: Progress
+    plan: Plan,
+    folder: Path,
+    estimates: dict[str, Estimate],
+    layout: pictures.Layout,
+    shown: list[report.Pair],
+    dropped: tuple[str, ...],
+    progress: Progress,
 ) -> None:
     measurable = tuple(target for target in evaluation.TARGETS if target.key in estimates and estimates[target.key].n > 0)
     if plan.class_index is not None:  # The targets are of attributes; of a class as much is left as the judge sees in its substitute.
@@ -257,21 +265,10 @@ def _conclude(
         "seconds": round(progress.seconds, 1),
     }
     met = sum(each.met for each in verdicts)
+    _report(plan, folder, record, shown)
     told = f"{met} of {len(verdicts)} targets met" if verdicts else "No target applies"
     progress.tell(f"{told}, {time_text(progress.seconds)} in all.\n{folder / 'network-redacted.pkl'}")
     run_dir.write_json(folder / "redaction.json", record)
-
-
-def default_batch(device: torch.device, img_resolution: int) -> int:
-    """Images at a time that fit comfortably."""
-    return max(1, min(64, _PIXELS_AT_A_TIME[device.type] // img_resolution**2))
-
-
-def device_of(name: str) -> torch.device:
-    """What --device means: auto is a GPU where there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise RedactError("--device=cuda was asked - torch sees no CUDA device - use --device=cpu, or a torch built for your GPU")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
 def _classifiers(request: Request, file: NetworkFile, network: Network, device: torch.device) -> tuple[Detector, Detector, dict[str, Any]]:

@@ -32,6 +32,8 @@ COMMAND_SIDE = {
     "measuring",
     "class_requests",
     "proof",
+    "report",
+    "meant",
 }
 PLUGIN_FOLDERS = {"features", "methods", "evaluation", "attacks"}
 EVERYTHING = {"*"}

@@ -3,13 +3,15 @@
 
 from stylegan_redact.evaluation._ask import ask
 from stylegan_redact.evaluation._classes import MOST_OF_OTHERS, NoClassifier, leak, other_classes, whole_class
-from stylegan_redact.evaluation._keep import KeepVerdict, keep_as_json, keep_verdicts, render_keep
-from stylegan_redact.evaluation._paired import ACCESSES, PairedImages, joined, measure_pairs, rate
+from stylegan_redact.evaluation._keep import MARGIN_POINTS, MARGIN_SHARE, KeepVerdict, keep_as_json, keep_verdicts, render_keep
+from stylegan_redact.evaluation._paired import ACCESSES, PairedImages, image_pairs, joined, measure_pairs, rate
 from stylegan_redact.evaluation._table import as_json, format_estimate, render, render_targets
 from stylegan_redact.evaluation._targets import TARGETS, Target, Verdict, at_bounds, check
 
 __all__ = [
     "ACCESSES",
+    "MARGIN_POINTS",
+    "MARGIN_SHARE",
     "MOST_OF_OTHERS",
     "TARGETS",
     "KeepVerdict",
@@ -22,6 +24,7 @@ __all__ = [
     "at_bounds",
     "check",
     "format_estimate",
+    "image_pairs",
     "joined",
     "keep_as_json",
     "keep_verdicts",
