@@ -125,13 +125,6 @@ def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same i
     """
     parts: list[tuple[torch.Tensor, ...]] = []
     how: dict[str, Any] = {"access": access, "labels": labels, "half": half, "noise_mode": noise_mode, "truncation_psi": truncation_psi}
-        "batch": batch,
-        "access": access,
-        "labels": labels,
-        "half": half,
-        "noise_mode": noise_mode,
-        "truncation_psi": truncation_psi,
-    }
     done = 0
     for images in image_pairs(before, after, seeds, batch=batch, **how):
         with torch.no_grad():
