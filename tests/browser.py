@@ -19,9 +19,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 SECONDS = 60
 """To wait for an answer at most."""
 _LAUNCH = """
-import os, sys
-ours, theirs = int(sys.argv[1]), int(sys.argv[2])
-ours, theirs = os.dup(ours), os.dup(theirs)  # Out of the way of 3 and 4, whatever they were.
+import fcntl, os, sys
+ours, theirs = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])  # Out of the way of 3 and 4, whatever these are.
 os.dup2(ours, 3), os.dup2(theirs, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
@@ -41,12 +40,15 @@ class Browser:
         self._numbers, self._waiting = itertools.count(1), b""
         self.errors: list[str] = []
         self.requests: list[str] = []
-        (page,) = [each for each in self._wait_for_page() if each["type"] == "page"]
-        self._session: str | None = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-
-    _session = None
+        self._session: str | None = None
+        try:
+            (page,) = [each for each in self._wait_for_page() if each["type"] == "page"]
+            self._session = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                self.call(f"{domain}.enable")
+        except BaseException:
+            self.close()
+            raise
 
     def call(self, method: str, **params: Any) -> Any:
         """The result of a command of the DevTools protocol."""

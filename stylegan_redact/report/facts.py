@@ -182,7 +182,7 @@ def estimate_of(told: Mapping[str, Any]) -> Estimate:
 def _headline(feature: str, estimates: Mapping[str, Estimate]) -> str:
     before, after = estimates["residual_rate/rate_before"], estimates["residual_rate/rate_after"]
     removed = estimates["residual_rate/removed"]
-    share = f"{removed.value:.4g} % of it is gone" if math.isfinite(removed.value) else "it was not there before"
+    share = f"{_words(removed)} of it is gone" if math.isfinite(removed.value) else "it was not there before"
     return f"The judge saw {_plain(feature)} in {_words(before)} of all pictures before, and in {_words(after)} after: {share}."
 
 

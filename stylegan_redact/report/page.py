@@ -103,7 +103,7 @@ def plain(name: Any) -> str:
 def markdown(text: Any) -> Markup:
     """Text that Markdown shows as it is."""
     escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return Markup(re.sub(r"([\\`*_{}\[\]()#!|~])", r"\\\1", " ".join(escaped.split())))
+    return Markup(re.sub(r"([\\`*_\[\]|~])", r"\\\1", " ".join(escaped.split())))
 
 
 def code(text: Any) -> Markup:

@@ -23,7 +23,7 @@ SIDE = 192
 """Pixels of a picture in the report at most: 200 pairs of a network of 1024 pixels then come to a few MB."""
 LARGE = 448
 """Of the first pair, which opens the report."""
-_QUALITY, _MAP_QUALITY = 80, 50
+_QUALITY, _MAP_QUALITY = 78, 50
 
 
 @dataclass(frozen=True)
