@@ -112,7 +112,10 @@ def test_what_did_not_change_is_no_failure_and_kinds_have_their_numbers() -> Non
 
 
 def test_images_that_nobody_judged_are_all_of_the_class() -> None:
-    nobody = dataclasses.replace(seen([1.0] * 3, [1.0] * 3, [0.1, 0.3, 0.2]), attributes=(), logits_before=torch.zeros(3, 0), logits_after=torch.zeros(3, 0))
+    nothing = torch.zeros([3, 0])
+    nobody = dataclasses.replace(seen([1.0] * 3, [1.0] * 3, [0.1, 0.3, 0.2]), attributes=(), logits_before=nothing, logits_after=nothing)
+        seen([1.0] * 3, [1.0] * 3, [0.1, 0.3, 0.2]), attributes=(), logits_before=torch.zeros(3, 0), logits_after=torch.zeros(3, 0)
+    )
     assert pairs.choose(nobody, "class:1") == {1: ("had",), 2: ("had",), 0: ("had",)}
 
 
@@ -224,7 +227,9 @@ def test_charts_take_the_colours_of_the_page_and_repeat() -> None:
 
 
 def test_commands_name_no_folders_and_no_secrets() -> None:
-    request = job.Request("https://me:secret@example.org/a/net.pkl?token=1", "grey hair", outdir="/private", classifier="/private/c.pt", seed=3, classes="all")
+    request = job.Request(
+        "https://me:secret@example.org/a/net.pkl?token=1", "grey hair", outdir="/private", classifier="/private/c.pt", seed=3, classes="all"
+    )
     assert commands.command(request, given={"kimg": 0.5}) == (
         "python redact.py --network=https://example.org/a/net.pkl '--feature=grey hair' --classifier=c.pt --seed=3 --class=all --kimg=0.5"
     )

@@ -159,8 +159,8 @@ def of_evaluation(record: Mapping[str, Any], options: Mapping[str, Any], command
         ("Targets", "held against the worse end of each interval"),
     )
     hashes = (("Network before", options["before_sha256"]), ("Network after", options["after_sha256"]), *_classifier_hashes(options["judges"]))
-    hidden = ("versions", "judges", "cells", "seeds", "outdir", "before", "after", "judge", "second_judge", "attacker", "positives")
-    hidden = (*hidden, "before_sha256", "after_sha256", "device", "extractor")
+    paths = ("outdir", "before", "after", "judge", "second_judge", "attacker", "positives", "extractor")
+    hidden = (*paths, "versions", "judges", "cells", "seeds", "before_sha256", "after_sha256", "device")
     settings = {key: value for key, value in options.items() if key not in hidden} | options["versions"] | {"measured seeds": _span(seeds)}
     return Facts(
         "evaluate", feature, network, True, _headline(feature, estimates), record["scope"].removeprefix("Scope: "), asked, estimates, tuple(targets),
@@ -190,15 +190,11 @@ def _sides(estimates: Mapping[str, Estimate], keep: Sequence[str], tests: Mappin
     """Every other attribute, the one that moved farthest first."""
     prefix, suffix = "collateral/", "/change"
     names = [key[len(prefix) : -len(suffix)] for key in estimates if key.startswith(prefix) and key.endswith(suffix)]
-    found = [
-        Side(
-            name,
-            *(estimates[f"{prefix}{name}/{part}"] for part in ("rate_before", "rate_after", "change", "relative_change")),
-            kept=name in keep,
-            verdict=_verdict(name, tests),
-        )
-        for name in names
-    ]
+    parts = ("rate_before", "rate_after", "change", "relative_change")
+    found = []
+    for name in names:
+        before, after, change, relative = (estimates[f"{prefix}{name}/{part}"] for part in parts)
+        found.append(Side(name, before, after, change, relative, name in keep, _verdict(name, tests)))
     return tuple(sorted(found, key=lambda side: (-abs(_finite(side.change.value)), side.name)))
 
 
