@@ -114,8 +114,6 @@ def test_what_did_not_change_is_no_failure_and_kinds_have_their_numbers() -> Non
 def test_images_that_nobody_judged_are_all_of_the_class() -> None:
     nothing = torch.zeros([3, 0])
     nobody = dataclasses.replace(seen([1.0] * 3, [1.0] * 3, [0.1, 0.3, 0.2]), attributes=(), logits_before=nothing, logits_after=nothing)
-        seen([1.0] * 3, [1.0] * 3, [0.1, 0.3, 0.2]), attributes=(), logits_before=torch.zeros(3, 0), logits_after=torch.zeros(3, 0)
-    )
     assert pairs.choose(nobody, "class:1") == {1: ("had",), 2: ("had",), 0: ("had",)}
 
 

@@ -17,7 +17,7 @@ _WIDTH = 7.6
 """Inches; a page shows them at about 96 pixels."""
 _ROW = 0.27
 _VICTIMS = {"after": ("after", "-", "o"), "before": ("before", "--", "s"), "clean": ("other", ":", "^")}
-_LABELS = {"after": "redacted", "before": "original", "clean": "original, fine-tuned on clean images"}
+_LABELS = {"after": "redacted", "before": "original", "clean": "fine-tuned original"}
 _TEXT = 9.0
 
 
@@ -73,7 +73,7 @@ def attack(name: str, by_victim: Mapping[str, Any]) -> str:
         name:      Of the attack.
         by_victim: Victim -> curve, as JSON has it.
     """
-    figure = _figure(2.5, _WIDTH / 2)
+    figure = _figure(3.1, 0.7 * _WIDTH)
     axes = figure.subplots()
     _bare(axes)
     for victim, curve in by_victim.items():
