@@ -10,7 +10,20 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import api, class_requests, evaluation, network_files, person_requests, pictures, plugins, run_dir, several, steering
+from stylegan_redact import (
+    api,
+    class_requests,
+    evaluation,
+    meant,
+    network_files,
+    person_requests,
+    pictures,
+    plugins,
+    reporting,
+    run_dir,
+    several,
+    steering,
+)
 from stylegan_redact.features import person
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.whole_class import WholeClass
@@ -28,7 +41,6 @@ SEEDS_PER_RUN = 10_000_000
 """--seed=0 labels seeds from 0 and is measured on seeds from 5,000,000; --seed=1 starts ten million later, and so on."""
 MOST_SEEDS = SEEDS_PER_RUN // 2
 LARGEST_SEED = 2**32 // SEEDS_PER_RUN - 1
-_PIXELS_AT_A_TIME = {"cpu": 1 << 20, "cuda": 1 << 23}
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ def prepare(request: Request) -> Plan:
         RedactError: something is missing, damaged, unknown, out of its range, or would measure itself.
     """
     method = plugins.build(plugins.load(METHODS, request.method), request.method_options or {})
-    device = device_of(request.device)
+    device = meant.device_of(request.device)
     no_shortcuts(device)
     run_dir.check_outdir(request.outdir)
     file, network = network_files.load(request.network, request.decoder, device, request.trust_source)
@@ -124,7 +136,7 @@ def prepare(request: Request) -> Plan:
     keep = tuple(steering.attribute_name(name, both, "attribute to keep", "the detector and the judge") for name in request.keep)
     for name in set(features) & set(keep):
         raise RedactError(f"{name!r} was to be redacted and kept - it can be one of the two - take it out of --keep")
-    batch = request.batch_gpu or default_batch(device, G.img_resolution)
+    batch = request.batch_gpu or meant.default_batch(device, G.img_resolution)
     if "batch_gpu" in {each.name for each in plugins.options(type(method))}:
         method = replace(method, batch_gpu=batch)
     first = request.seed * SEEDS_PER_RUN
@@ -203,11 +215,11 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     run_dir.write_json(folder / "options.json", resolved(plan))
     after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
     shown = _show(plan, feature, after, layout, folder)
-    estimates = _measure(plan, feature, after, progress)
+    estimates, pairs = _measure(plan, feature, after, progress)
     dropped = network_files.save(after, folder, plan.file, provenance(plan))
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
-    _conclude(plan, folder, estimates, shown, dropped, progress)
+    _conclude(plan, folder, estimates, (shown, pairs), dropped, progress)
     return folder
 
 
@@ -230,7 +242,8 @@ def _show(plan: Plan, feature: Feature, after: Network, layout: pictures.Layout 
     return asdict(layout)
 
 
-def _measure(plan: Plan, feature: Feature, after: Network, progress: Progress) -> dict[str, Estimate]:
+def _measure(plan: Plan, feature: Feature, after: Network, progress: Progress) -> tuple[dict[str, Estimate], list[reporting.Pair]]:
+    """The figures, and what the report shows of them; of a person there is no report."""
     half = plan.precision.half and class_requests.self_test(after, plan.labels, plan.labelled_seeds, plan.batch).half
     if plan.precision.half and not half:
         progress.tell("The redacted network does not draw the same in float16: images are measured in float32")
@@ -239,10 +252,22 @@ def _measure(plan: Plan, feature: Feature, after: Network, progress: Progress) -
         plan.network, after, plan.judge, plan.features, plan.keep, plan.measured_seeds, plan.request.access, plan.batch,
         labels=labels, whole_class=plan.class_index is not None, half=half,
     )  # fmt: skip
-    return measurement.estimates(progress) if plan.sitting is None else person_requests.measure(measurement, feature, plan.sitting, progress)
+    if plan.sitting is not None:
+        return person_requests.measure(measurement, feature, plan.sitting, progress), []
+    estimates, pairs = measurement.answers(progress)
+    merged = pairs if plan.class_index is not None else evaluation.merged(pairs, plan.features)
+    return estimates, reporting.illustrate(plan.network, after, merged, plan.feature, batch=plan.batch, labels=labels)
 
 
-def _conclude(plan: Plan, folder: Path, estimates: dict[str, Estimate], shown: dict[str, Any], dropped: tuple[str, ...], progress: Progress) -> None:
+def _conclude(
+    plan: Plan,
+    folder: Path,
+    estimates: dict[str, Estimate],
+    pictured: tuple[dict[str, Any], list[reporting.Pair]],
+    dropped: tuple[str, ...],
+    progress: Progress,
+) -> None:
+    shown, pairs = pictured
     targets = evaluation.targets_of(plan.features)
     measurable = tuple(target for target in targets if target.key in estimates and estimates[target.key].n > 0)
     if plan.class_index is not None or plan.sitting is not None:  # The targets are of attributes; a class is left as its substitute shows it.
@@ -268,19 +293,8 @@ def _conclude(plan: Plan, folder: Path, estimates: dict[str, Estimate], shown: d
         "pictures": {**shown, "diff": f"|after - before| times {pictures.AMPLIFIED}", "amplified": pictures.AMPLIFIED},
         "seconds": round(progress.seconds, 1),
     }
-    met = sum(each.met for each in verdicts)
-    told = f"{met} of {len(verdicts)} targets met" if verdicts else "No target applies"
+    if plan.sitting is None:
+        reporting.write(plan, folder, record, resolved(plan), pairs)
+    told = f"{sum(each.met for each in verdicts)} of {len(verdicts)} targets met" if verdicts else "No target applies"
     progress.tell(f"{told}, {time_text(progress.seconds)} in all.\n{network_files.result_path(folder, plan.file)}")
     run_dir.write_json(folder / "redaction.json", record)
-
-
-def default_batch(device: torch.device, img_resolution: int) -> int:
-    """Images at a time that fit comfortably."""
-    return max(1, min(64, _PIXELS_AT_A_TIME[device.type] // img_resolution**2))
-
-
-def device_of(name: str) -> torch.device:
-    """What --device means: auto is a GPU where there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise RedactError("--device=cuda was asked - torch sees no CUDA device - use --device=cpu, or a torch built for your GPU")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")

@@ -33,28 +33,35 @@ class Measurement:
     """The feature is the class that `labels` name."""
     half: bool
 
-    def estimates(self, progress: Progress) -> dict[str, Estimate]:
+    def answers(self, progress: Progress) -> tuple[dict[str, Estimate], evaluation.PairedImages]:
         """All questions on what a z-sampler meets; what is left of the feature also for those who keep latents, if that was asked.
 
         Of the classes that were not to be redacted it is asked what became of them.
+
+        Returns:
+            The estimates, and what the judge said of every seed drawn from z.
         """
+        drawn: list[evaluation.PairedImages] = []
         others = None if self.labels is None else self.labels.others()
         if self.whole_class:
 
             def draw_class(access: str, itself: bool, seeds: Sequence[int]) -> evaluation.PairedImages:
                 stage = "measure" if itself else "measure others"
-                return self.draw(access, self.labels if itself else others, seeds, stage, progress)
+                pairs = self.draw(access, self.labels if itself else others, seeds, stage, progress)
+                drawn.extend([pairs] if itself else [])
+                return pairs
 
-            return evaluation.whole_class(draw_class, self.features[0], self.seeds, self.accesses)
+            return evaluation.whole_class(draw_class, self.features[0], self.seeds, self.accesses), drawn[0]
         estimates: dict[str, Estimate] = {}
         for access in self.accesses:
             pairs = self.draw(access, self.labels, self.seeds, "measure", progress)
+            drawn.append(pairs)
             answers = evaluation.ask_several(pairs, self.features, keep=self.keep, questions=None if access == "z" else ["residual_rate"])
             estimates |= answers if access == "z" else {f"{access}_{key}": value for key, value in answers.items()}
         if others is not None:
             pairs = self.draw("z", others, self.seeds[: evaluation.MOST_OF_OTHERS], "measure others", progress)
             estimates |= evaluation.other_classes(evaluation.merged(pairs, self.features), joint_name(self.features), self.keep)
-        return estimates
+        return estimates, drawn[0]
 
     def draw(
         self, access: str, labels: Labels | None, seeds: Sequence[int], stage: str, progress: Progress, extractor: FeatureExtractor | None = None

@@ -37,6 +37,9 @@ COMMAND_SIDE = {
     "photos",
     "proof",
     "label_page",
+    "report",
+    "reporting",
+    "meant",
 }
 PLUGIN_FOLDERS = {"features", "methods", "evaluation", "attacks"}
 EVERYTHING = {"*"}

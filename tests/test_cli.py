@@ -12,12 +12,13 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from stylegan_redact import cli, detectors, job, network_files
+from stylegan_redact import cli, detectors, job, network_files, run_dir
 from stylegan_redact.network import load_network, sample_w, synthesize
 from stylegan_redact.pickles import read_snapshot
 
 SMALL = ["--num-latents=300", "--num-images=150"]
 FILES = {"options.json", "redaction.json", "stats.jsonl", "log.txt", "before.png", "after.png", "diff.png", "network-redacted.pkl"}
+FILES |= {"report.html", "README.md"}
 
 
 @pytest.fixture(scope="session")
@@ -326,7 +327,12 @@ def test_a_method_that_changes_nothing_ends_without_a_pickle(here, made):
 
 
 def test_redaction_json_comes_last(here, made, monkeypatch):
-    monkeypatch.setattr(job, "_conclude", lambda *_: (_ for _ in ()).throw(job.RedactError("stopped here")))
+    def full(path, value, write=run_dir.write_json):
+        if path.name == "redaction.json":
+            raise job.RedactError("stopped here")
+        write(path, value)
+
+    monkeypatch.setattr(run_dir, "write_json", full)
     assert run(*made[1], *SMALL).exit_code == 2
     (folder,) = (here / "redact-runs").iterdir()
     assert {path.name for path in folder.iterdir()} == FILES - {"redaction.json"}

@@ -126,7 +126,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert len(list((tmp_path / "b").iterdir())) == 1
     quarter = range(7_500_000, 7_500_000 + N // 4)  # Of two cells with random noise; the other two have three portions.
     assert calls.count(range(7_500_000, 7_500_128)) == 2 == calls.count(quarter) and len(calls) == 2 * 3 + 2 + 1  # and one that was killed
-    assert contents(again) == whole and whole.keys() >= {"evaluation.json", "table.txt", "highest.png", "change_map.png"}
+    assert contents(again) == whole and whole.keys() >= {"evaluation.json", "table.txt", "highest.png", "change_map.png", "report.html"}
 
 
 def test_the_same_command_gives_the_same_bytes_and_another_seed_others(files: Path, measured: tuple[Path, str], tmp_path: Path) -> None:
@@ -172,6 +172,8 @@ def test_attacks_are_made_on_the_controls_too(files: Path, tmp_path: Path, monke
     gradient = {victim: curve["points"]["5"] for victim, curve in found[asked.split(",")[0]].items()}
     assert gradient["before"]["n"] == 16 and gradient["before"]["value"] > gradient["after"]["value"]
     assert "no edit forbids relearning" in result.output
+    page = (finished(result) / "report.html").read_text()
+    assert page.count('<svg class="chart"') >= 3 and "What it takes to get it back" in page and "resurface" in page
 
 
 def test_a_conditional_network_is_measured_and_attacked_in_its_class(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@
 
 from stylegan_redact.evaluation._ask import ask
 from stylegan_redact.evaluation._classes import MOST_OF_OTHERS, NoClassifier, leak, other_classes, whole_class
-from stylegan_redact.evaluation._keep import KeepVerdict, keep_as_json, keep_verdicts, render_keep
-from stylegan_redact.evaluation._paired import ACCESSES, PairedImages, joined, measure_pairs, rate
+from stylegan_redact.evaluation._keep import MARGIN_POINTS, MARGIN_SHARE, KeepVerdict, keep_as_json, keep_verdicts, render_keep
+from stylegan_redact.evaluation._paired import ACCESSES, PairedImages, image_pairs, joined, measure_pairs, rate
 from stylegan_redact.evaluation._person import STRANGERS, Sitter, everybody_else, neighbours, person
 from stylegan_redact.evaluation._several import ask_several, merged, targets_of
 from stylegan_redact.evaluation._table import as_json, format_estimate, render, render_targets
@@ -12,6 +12,8 @@ from stylegan_redact.evaluation._targets import TARGETS, Target, Verdict, at_bou
 
 __all__ = [
     "ACCESSES",
+    "MARGIN_POINTS",
+    "MARGIN_SHARE",
     "MOST_OF_OTHERS",
     "STRANGERS",
     "TARGETS",
@@ -28,6 +30,7 @@ __all__ = [
     "check",
     "everybody_else",
     "format_estimate",
+    "image_pairs",
     "joined",
     "keep_as_json",
     "keep_verdicts",

@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,22 +123,49 @@ def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same i
         RedactError: seeds missing or repeated, an unknown access or noise mode, labels missing or too many,
             or a judge that answers with anything but finite [n, a].
     """
-    _check(seeds, batch, access, noise_mode)
     parts: list[tuple[torch.Tensor, ...]] = []
+    how: dict[str, Any] = {"access": access, "labels": labels, "half": half, "noise_mode": noise_mode, "truncation_psi": truncation_psi}
+    done = 0
+    for images in image_pairs(before, after, seeds, batch=batch, **how):
+        with torch.no_grad():
+            features = [] if extractor is None else [extractor.features(img).float().cpu() for img in images]
+            parts.append((*_compare(*images, judge, similarity), *features))
+        done += len(images[0])
+        if progress is not None:
+            progress("measure", done / len(seeds), {})
+    logits_before, logits_after, l1, dissimilarity, *found = (torch.cat(column) for column in zip(*parts, strict=True))
+    pairs = PairedImages(tuple(judge.attributes), logits_before, logits_after, l1, dissimilarity, torch.tensor(list(seeds)), access)
+    return pairs if extractor is None else dataclasses.replace(pairs, features_before=found[0], features_after=found[1], extractor=extractor.name)
+
+
+def image_pairs(  # noqa: PLR0913 - keyword-only, those of measure_pairs
+    before: Network,
+    after: Network,
+    seeds: Sequence[int],
+    *,
+    batch: int = 64,
+    access: str = "z",
+    labels: Labels | None = None,
+    half: bool = False,
+    noise_mode: str = "const",
+    truncation_psi: float = 1.0,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Images before and after, [n, C, H, W] each in [-1, 1], a batch at a time in the order of the seeds.
+
+    Args: as those of `measure_pairs`, which draws by this.
+
+    Raises:
+        RedactError: seeds missing or repeated, an unknown access or noise mode, labels missing or too many.
+    """
+    _check(seeds, batch, access, noise_mode)
     for start in range(0, len(seeds), batch):
         some = seeds[start : start + batch]
         with torch.no_grad():
             c = None if labels is None else labels(some)
             w_before = _codes(before.G_ema, some, access, truncation_psi, c)
             w_after = _codes(after.G_ema, some, access, truncation_psi, c) if access == "z" else w_before
-            img_before, img_after = (_draw(net.G_ema, w, noise_mode, half, some[0]) for net, w in ((before, w_before), (after, w_after)))
-            features = [] if extractor is None else [extractor.features(img).float().cpu() for img in (img_before, img_after)]
-            parts.append((*_compare(img_before, img_after, judge, similarity), *features))
-        if progress is not None:
-            progress("measure", (start + len(some)) / len(seeds), {})
-    logits_before, logits_after, l1, dissimilarity, *found = (torch.cat(column) for column in zip(*parts, strict=True))
-    pairs = PairedImages(tuple(judge.attributes), logits_before, logits_after, l1, dissimilarity, torch.tensor(list(seeds)), access)
-    return pairs if extractor is None else dataclasses.replace(pairs, features_before=found[0], features_after=found[1], extractor=extractor.name)
+            pair = _draw(before.G_ema, w_before, noise_mode, half, some[0]), _draw(after.G_ema, w_after, noise_mode, half, some[0])
+        yield pair
 
 
 def joined(portions: Sequence[PairedImages]) -> PairedImages:
@@ -192,6 +219,7 @@ def _draw(G: Any, w: torch.Tensor, noise_mode: str, half: bool, seed: int) -> to
         return synthesize(G, w, noise_mode=noise_mode, half=half).float().clamp(-1, 1)
 
 
+@torch.no_grad()
 def _compare(img_before: torch.Tensor, img_after: torch.Tensor, judge: Detector, similarity: bool) -> tuple[torch.Tensor, ...]:
     """Logits before and after [n, a], L1 [n], 1 - MS-SSIM [n], on the CPU."""
     few = zip(img_after.split(SIMILARITY_BATCH), img_before.split(SIMILARITY_BATCH), strict=True) if similarity else ()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from stylegan_redact import attacks, evaluation, run_dir
+from stylegan_redact import attacks, evaluation, report, run_dir
 from stylegan_redact.evaluation import collateral
 from stylegan_redact.network import seed_range
 from stylegan_redact.paired_tests import Tested
@@ -43,6 +43,7 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     lines: dict[str, list[str]] = {}
     kept: tuple[evaluation.KeepVerdict, ...] = ()
     tests: dict[str, Tested] = {}
+    shown: list[report.Pair] = []
     for cell in plan.cells:
         first = cell == plan.cells[0]
         pairs = store.measure(
@@ -57,12 +58,16 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
         if first:
             seen = plan.panel.of_judge(pairs)
             sheets.save(plan.before, plan.after, seen, plan.feature, folder, batch=plan.batch, labels=plan.labels, psi=cell.psi)
+            shown = report.illustrate(
+                plan.before, plan.after, seen, plan.feature,
+                batch=plan.batch, access=cell.access, labels=plan.labels, noise_mode=cell.noise, truncation_psi=cell.psi,
+            )  # fmt: skip
             tests = collateral.Collateral().tests(seen, plan.feature, plan.keep)
             kept = evaluation.keep_verdicts(seen, plan.feature, plan.keep) if plan.keep else ()
     for question, told in lines.items():
         run_dir.write_text(folder / f"metric-{question}.jsonl", "".join(f"{line}\n" for line in told))
     curves = _attack(plan, folder, progress) if plan.attacks else {}
-    _conclude(plan, folder, estimates, tests, kept, curves, progress)
+    _conclude(plan, folder, estimates, tests, kept, curves, shown, progress)
     store.remove()
     return folder
 
@@ -147,6 +152,7 @@ def _conclude(
     tests: Mapping[str, Tested],
     kept: Sequence[evaluation.KeepVerdict],
     curves: dict[str, dict[str, attacks.Curve]],
+    shown: list[report.Pair],
     progress: Progress,
 ) -> None:
     verdicts = {str(cell): _verdicts(plan, cell, estimates) for cell in plan.cells if (cell.noise, cell.access) == PLAIN}
@@ -169,5 +175,8 @@ def _conclude(
         "keep_verdicts": [evaluation.keep_as_json(each) for each in kept],
         "attacks": {name: {victim: attacks.as_json(curve) for victim, curve in by.items()} for name, by in curves.items()},
     }
+    again = report.command(plan.request, "evaluate")
+    facts = report.of_evaluation(run_dir.strict(record), run_dir.strict(resolved(plan)), [again], plan.files[0].name)
+    report.write_page(folder, facts, shown)
     run_dir.write_json(folder / ESTIMATES, record)
     progress.tell(f"{time_text(progress.seconds)} in all.\n{folder / ESTIMATES}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from stylegan_redact import job, network_files
+from stylegan_redact import job, meant, network_files
 from stylegan_redact.cli import CommaList, failure
 from stylegan_redact.label_page.desk import PER_PAGE, Desk
 from stylegan_redact.label_page.gallery import Gallery
@@ -80,7 +80,7 @@ def open_page(  # noqa: PLR0913 - the options of the verb
     check_outdir(out.parent)
     if not out.parent.is_dir():
         raise RedactError(f"labels were to go to {out} - there is no such folder - make it, or give another --out")
-    where = job.device_of(device)
+    where = meant.device_of(device)
     no_shortcuts(where)
     file = network_files.find_network(network)
     net = load_network(file.snapshot, where, trust_source=trust_source)
@@ -91,7 +91,7 @@ def open_page(  # noqa: PLR0913 - the options of the verb
     if beyond:
         raise RedactError(f"--pool={pool} was asked - picture {max(beyond) - seeds.start} was labelled before - give --pool as it was, or more")
     gallery = Gallery(
-        net, seeds, batch=batch_gpu or job.default_batch(where, net.G_ema.img_resolution), labels=of_class(classes, net.G_ema.c_dim, file.name)
+        net, seeds, batch=batch_gpu or meant.default_batch(where, net.G_ema.img_resolution), labels=of_class(classes, net.G_ema.c_dim, file.name)
     )
     gallery.draw(max([2 * PER_PAGE, *(labelled - seeds.start + 1 for labelled in session.labels)]))
     return PageServer(Desk(gallery, session, feature, out, file.snapshot.sha256, seed=seed), gallery, port=port)

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a redaction's run directory has for people to read: report.html and the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stylegan_redact import plugins, report
+from stylegan_redact.report import Pair, illustrate
+from stylegan_redact.run_dir import strict
+
+__all__ = ["Pair", "illustrate", "write"]
+
+
+def write(plan: Any, folder: Path, record: Mapping[str, Any], resolved: Mapping[str, Any], pairs: Sequence[Pair]) -> None:
+    """Both files, which say nothing that is not in the records.
+
+    Args:
+        plan:     What was carried out, a job.Plan.
+        folder:   Of the run.
+        record:   What goes to redaction.json.
+        resolved: What went to options.json.
+        pairs:    Of pictures, to be shown.
+    """
+    told = plugins.record(plan.method)
+    again = report.command(plan.request, given={name: told[name] for name in plan.request.method_options or {}})
+    check = report.check_command(plan.request, plan.feature, plan.keep) if plan.class_index is None else None
+    facts = report.of_redaction(strict(dict(record)), strict(dict(resolved)), [again, *([check] if check else [])])
+    report.write_page(folder, facts, list(pairs))
+    report.write_card(folder, facts, bundled=plan.file.bundled is not None)
