@@ -36,7 +36,7 @@ enum Map { kNone = 0, kWrite = 1, kRead = 2 };
 template <typename T>
 struct Stage {
   std::array<int64_t, 2> factor, offset, size;  // size: number of taps
-  bool separable, identity;
+  bool separable, identity, mirrored;  // mirrored: 2-D taps are the same upside down, as those of a radial filter are
   std::vector<T> taps[2];  // separable: along x, along y; else taps[0] is [size[1]][size[0]]
 
   Stage(const at::Tensor& f, std::array<int64_t, 2> factor, std::array<int64_t, 2> offset, double gain) : factor(factor), offset(offset) {
@@ -46,6 +46,8 @@ struct Stage {
     taps[0].assign(data, data + f.numel());
     for (T& tap : taps[0]) tap *= static_cast<T>(gain);
     if (separable) taps[1].assign(data, data + f.numel());
+    mirrored = !separable && size[1] > 1;
+    for (int64_t i = 0; i < f.numel() && mirrored; ++i) mirrored = data[i] == data[(size[1] - 1 - i / size[0]) * size[0] + i % size[0]];
     identity = f.numel() == 1 && taps[0][0] == 1 && data[0] == 1 && factor[0] == 1 && factor[1] == 1 && offset[0] == 0 && offset[1] == 0;
   }
 
@@ -212,12 +214,19 @@ struct Job {
   void activate(T* row, uint8_t* codes, int64_t n) const {
     const Vec zero(T(0)), one(T(1)), two(T(2)), slope(act.slope), high(act.clamp), low(-act.clamp);
     if (mode == kRead) {
-      for (int64_t i = 0; i < n; i += 4, codes += V)
-        for (int part = 0; part < 4; ++part)
-          for (int64_t lane = 0; lane < V; ++lane) {
-            const int code = codes[lane] >> (2 * part) & 3;
-            row[(i + part) * V + lane] *= code == 0 ? T(1) : code == 1 ? act.slope : T(0);
-          }
+      const Vec quarter(T(0.25)), minus_four(T(-4));
+      for (int64_t i = 0; i < n; i += 4, codes += V) {
+        T bytes[V];
+        for (int64_t lane = 0; lane < V; ++lane) bytes[lane] = static_cast<T>(codes[lane]);
+        Vec rest = Vec::loadu(bytes);
+#pragma GCC unroll 4
+        for (int part = 0; part < 4; ++part) {
+          const Vec above = (rest * quarter).floor(), code = at::vec::fmadd(above, minus_four, rest);
+          const Vec factor = Vec::blendv(Vec::blendv(zero, slope, code == one), one, code == zero);
+          (Vec::loadu(row + (i + part) * V) * factor).store(row + (i + part) * V);
+          rest = above;
+        }
+      }
       return;
     }
     for (int64_t i = 0; i < n; i += 4) {
@@ -254,7 +263,7 @@ class Strip {
   Planes<T> in, out;
   Vectorized<T> bias;
   std::unique_ptr<T, decltype(&std::free)> memory{nullptr, &std::free};
-  T *zeros, *fresh, *sample, *result, *rows_read, *rows_middle;
+  T *zeros, *fresh, *sample, *result, *rows_read, *rows_middle, *folded;
   int64_t next_read = 0, next_middle = 0;
   std::vector<const T*> rows;
 
@@ -272,11 +281,13 @@ class Strip {
     row_read = up.separable ? middle_n : read_n;
     row_middle = down.separable ? to - from : middle_n;
     const int64_t longest = std::max({middle_n, read_n, to - from});
-    const int64_t vectors = 4 * longest + ring_read * row_read + ring_middle * row_middle;
+    const int64_t sums = down.mirrored ? down.size[1] / 2 * middle_n : 0;
+    const int64_t vectors = 4 * longest + ring_read * row_read + ring_middle * row_middle + sums;
     memory.reset(static_cast<T*>(std::aligned_alloc(64, (vectors * V * sizeof(T) + 63) / 64 * 64)));
     TORCH_CHECK(memory != nullptr, "no memory for a strip");
     zeros = memory.get(), fresh = zeros + longest * V, sample = fresh + longest * V, result = sample + longest * V;
     rows_read = result + longest * V, rows_middle = rows_read + ring_read * row_read * V;
+    folded = rows_middle + ring_middle * row_middle * V;
     std::fill(zeros, zeros + longest * V, T(0));
     rows.resize(std::max(ring_read, ring_middle));
   }
@@ -296,7 +307,17 @@ class Strip {
         out.write(rows[0], o, from, to);
         continue;
       }
-      if (down.separable)
+      if (down.mirrored) {
+        // Rows that meet the same taps are added first: half the multiplications, and two additions for each column of the result.
+        const int64_t pairs = down.size[1] / 2;
+        for (int64_t j = 0; j < pairs; ++j) {
+          T* sum = folded + j * middle_n * V;
+          const T *above = rows[j], *below = rows[down.size[1] - 1 - j];
+          for (int64_t i = 0; i < middle_n * V; i += V) (Vectorized<T>::loadu(above + i) + Vectorized<T>::loadu(below + i)).store(sum + i);
+          rows[j] = sum;
+        }
+        fir(result, 1, rows.data(), column, down.factor[0], down.taps[0].data(), down.size[1] - pairs, down.size[0], to - from);
+      } else if (down.separable)
         fir(result, 1, rows.data(), 0, 1, down.taps[1].data(), down.size[1], 1, to - from);
       else
         fir(result, 1, rows.data(), column, down.factor[0], down.taps[0].data(), down.size[1], down.size[0], to - from);
