@@ -140,7 +140,9 @@ def main(network: str, batch: int, threads: int, rounds: int, backward: bool, ev
                     times[contender][round_, index] = now() - begin
             scale = results["reference"].abs().max()
             worst = max(worst, *(float((result - results["reference"]).abs().max() / scale) for result in results.values()))
-    what = f"{network} at 256 px, {name} of {len(layers)} layers, {'forward and backward' if backward else 'forward'}, batch {batch}, threads {threads}"
+    what = (
+        f"{network} at 256 px, {name} of {len(layers)} layers, {'forward and backward' if backward else 'forward'}, batch {batch}, threads {threads}"
+    )
     click.echo(f"{what}, {clock} clock, n = {rounds}; torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {platform.machine()}")
     click.echo(f"  compiled: median {np.median(times['compiled'].sum(1)):.3f} s; largest relative difference {worst:.1e}")
     for contender in list(contenders)[1:]:

@@ -89,7 +89,9 @@ class Plan(NamedTuple):
 _NONE, _WRITE, _READ = range(3)
 
 
-def _run(x: torch.Tensor, b: torch.Tensor | None, fu: torch.Tensor, fd: torch.Tensor, plan: Plan, mode: int, signs: torch.Tensor | None) -> torch.Tensor:
+def _run(
+    x: torch.Tensor, b: torch.Tensor | None, fu: torch.Tensor, fd: torch.Tensor, plan: Plan, mode: int, signs: torch.Tensor | None
+) -> torch.Tensor:
     """Calls the compiled code. It trusts its arguments, so all that it relies on is checked here."""
     x = x if takes_layout(x) else x.contiguous()
     assert (x.shape[3], x.shape[2]) == plan.start and min(*plan.middle, *plan.size, *plan.up, *plan.down) >= 1

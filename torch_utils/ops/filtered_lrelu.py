@@ -57,7 +57,14 @@ def filtered_lrelu(
     pads = _parse_padding(padding)
     _check_size(x, fu, fd, up, pads)
     if impl == "cuda" and _pays(x, fu, fd, up, pads):
-        return _compiled(x, b, fu, fd, _plan(x, fu, fd, up, down, pads)._replace(slope=slope, up_gain=up**2 * gain, clamp=math.inf if clamp is None else float(clamp)), flip_filter)
+        return _compiled(
+            x,
+            b,
+            fu,
+            fd,
+            _plan(x, fu, fd, up, down, pads)._replace(slope=slope, up_gain=up**2 * gain, clamp=math.inf if clamp is None else float(clamp)),
+            flip_filter,
+        )
     if b is not None:
         x = x + b.reshape(1, -1, 1, 1)
     if impl == "ref":
@@ -99,9 +106,7 @@ def _plan(x: torch.Tensor, fu: Taps, fd: Taps, up: int, down: int, pads: tuple[i
     return cpu_kernels.Plan((up, up), (down, down), (x0, y0), (0, 0), start, middle, size)
 
 
-def _compiled(
-    x: torch.Tensor, b: torch.Tensor | None, fu: Taps, fd: Taps, plan: cpu_kernels.Plan, flip_filter: bool
-) -> torch.Tensor:
+def _compiled(x: torch.Tensor, b: torch.Tensor | None, fu: Taps, fd: Taps, plan: cpu_kernels.Plan, flip_filter: bool) -> torch.Tensor:
     """The same as the steps of `filtered_lrelu`, image and result touched once."""
     taps = [torch.ones([1], dtype=x.dtype) if f is None else f.to(x.dtype) for f in (fu, fd)]
     taps = taps if flip_filter else [f.flip(list(range(f.ndim))) for f in taps]  # => those of a correlation

@@ -2,11 +2,8 @@
 """The compiled CPU kernels against the definitions, and what happens where there are none. Compiled once per machine, by the first test."""
 
 import math
-import os
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +14,9 @@ from torch_utils.ops import cpu_kernels, filtered_lrelu, upfirdn2d
 
 FLOAT64 = 1e-11  # relative to the largest value; sums of at most 144 terms, the second one over results of the first
 FLOAT32 = 1e-4  # the bound that users are told
-ROOT = Path(__file__).parents[3]
+
+# torch's own forward-mode derivatives use its deprecated script compiler
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
 
 missing = [program for program in ("ninja", "c++") if shutil.which(program) is None]
 pytest.importorskip("torch.utils.cpp_extension", reason="needs setuptools")
@@ -122,7 +121,7 @@ def test_upfirdn2d_and_two_gradients_equal_the_definition(kernels, taps, options
     expected, found = (two_derivatives(lambda x, impl=impl: upfirdn2d.upfirdn2d(x, f, **options, impl=impl), [x]) for impl in ("ref", "cuda"))
     agree(found, expected, FLOAT64)
     assert bool(kernels) == (options.get("up", 1) == 1 or options.get("down", 1) == 1), "both at once would make samples in vain"
-    assert all(tensor.is_contiguous(memory_format=layout) for tensor in found[:2])
+    assert not kernels or all(tensor.is_contiguous(memory_format=layout) for tensor in found[:2])
 
 
 @compiled
@@ -132,7 +131,7 @@ def test_the_number_of_threads_changes_no_bit(kernels):
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append(two_derivatives(lambda x, b: function(x, b, "cuda"), [x.repeat(1, 1, 4, 3), b]))
+            results.append(two_derivatives(lambda x, b: function(x, b, "cuda"), [x.repeat(1, 1, 3, 2), b]))
     finally:
         torch.set_num_threads(before)
     # that of the bias is a sum of torch's own
@@ -171,7 +170,6 @@ def test_whoever_must_see_torchs_operations_does(kernels):
     torch.func.vmap(lambda x: function(x[None], b, "cuda"))(x)
     with torch.autograd.forward_ad.dual_level():
         function(torch.autograd.forward_ad.make_dual(x, x), b, "cuda")
-    function(x.half().float(), b.float(), "ref")
     assert kernels == []
 
 
