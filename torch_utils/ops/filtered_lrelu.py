@@ -52,19 +52,12 @@ def filtered_lrelu(
     assert b is None or (isinstance(b, torch.Tensor) and b.dtype == x.dtype and b.shape == x.shape[1:2])
     assert isinstance(up, int) and up >= 1 and isinstance(down, int) and down >= 1
     gain, slope = float(gain), float(slope)
-    assert gain > 0 and slope >= 0
-    assert clamp is None or clamp >= 0, clamp
+    assert gain > 0 and slope >= 0 and (clamp is None or clamp >= 0), (gain, slope, clamp)
     pads = _parse_padding(padding)
     _check_size(x, fu, fd, up, pads)
     if impl == "cuda" and _pays(x, fu, fd, up, pads):
-        return _compiled(
-            x,
-            b,
-            fu,
-            fd,
-            _plan(x, fu, fd, up, down, pads)._replace(slope=slope, up_gain=up**2 * gain, clamp=math.inf if clamp is None else float(clamp)),
-            flip_filter,
-        )
+        plan = _plan(x, fu, fd, up, down, pads)._replace(slope=slope, up_gain=up**2 * gain, clamp=math.inf if clamp is None else float(clamp))
+        return _compiled(x, b, fu, fd, plan, flip_filter)
     if b is not None:
         x = x + b.reshape(1, -1, 1, 1)
     if impl == "ref":
