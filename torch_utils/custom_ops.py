@@ -19,10 +19,17 @@ from typing import Any
 
 import torch
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 verbosity = "brief"
 """What to print while a plugin is set up: "none", "brief" or "full". Scripts assign it."""
 
 _HEADERS = (".h", ".hpp", ".cuh", ".inl")
+_WAIT_SECONDS = 600
+"""How long to wait for another process that builds the same plugin."""
 _LOCK_SECONDS = 3600
 """No build takes this long: a lock that is older was left by one that was interrupted."""
 _MSVC = r"C:\Program Files*\Microsoft Visual Studio\*\*\VC\Tools\MSVC\*\bin\Hostx64\x64"
@@ -80,16 +87,16 @@ def _build(module_name: str, sources: list[str], headers: list[str], build_kwarg
     with _build_environment():
         cpp_extension = _toolchain(module_name, sources, build_kwargs)
         folder = _build_folder(cpp_extension, module_name, sources + headers, build_kwargs)
-        _check_lock(module_name, os.path.join(folder, "lock"))
-        for path in sources + headers:
-            _copy_once(path, os.path.join(folder, os.path.basename(path)))
-        copies = [os.path.join(folder, os.path.basename(path)) for path in sources]
-        try:
-            return cpp_extension.load(name=module_name, sources=copies, build_directory=folder, verbose=verbosity == "full", **build_kwargs)
-        except RuntimeError as error:
-            if verbosity == "full":
-                raise
-            raise RuntimeError(_brief(module_name, str(error))) from None
+        with _alone(module_name, folder):
+            for path in sources + headers:
+                _copy_once(path, os.path.join(folder, os.path.basename(path)))
+            copies = [os.path.join(folder, os.path.basename(path)) for path in sources]
+            try:
+                return cpp_extension.load(name=module_name, sources=copies, build_directory=folder, verbose=verbosity == "full", **build_kwargs)
+            except RuntimeError as error:
+                if verbosity == "full":
+                    raise
+                raise RuntimeError(_brief(module_name, str(error))) from None
 
 
 def _toolchain(module_name: str, sources: list[str], build_kwargs: dict[str, Any]) -> Any:
@@ -128,6 +135,36 @@ def _build_folder(cpp_extension: Any, module_name: str, files: Sequence[str], bu
     folder = os.path.join(cpp_extension._get_build_directory(module_name, verbose=False), f"{digest.hexdigest()}-{safe_gpu}")
     os.makedirs(folder, exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def _alone(module_name: str, folder: str) -> Iterator[None]:
+    """No other process builds there meanwhile.
+
+    The system opens our lock when its process ends, however it ends. torch's own, a file named "lock", stays behind an interrupted build.
+
+    Raises:
+        RuntimeError: another process builds, or holds the lock, for too long.
+    """
+    leftover = os.path.join(folder, "lock")
+    if fcntl is None:  # Windows
+        _check_lock(module_name, leftover)
+        yield
+        return
+    with open(f"{folder}.lock", "w") as ours:
+        begin = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(ours, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() - begin > _WAIT_SECONDS:
+                    waited = f"another process has been building it for over {_WAIT_SECONDS / 60:.0f} minutes and holds {ours.name}"
+                    raise RuntimeError(f'plugin "{module_name}" is not built - {waited} - end that process, or wait for it') from None
+            time.sleep(0.1)
+        with contextlib.suppress(FileNotFoundError):  # we are alone, so nobody is going to open it
+            os.remove(leftover)
+        yield
 
 
 def _check_lock(module_name: str, lock: str) -> None:

@@ -128,7 +128,7 @@ def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same i
     done = 0
     for images in image_pairs(before, after, seeds, batch=batch, **how):
         with torch.no_grad():
-            features = [] if extractor is None else [extractor.features(img).float().cpu() for img in images]
+            features = [] if extractor is None else [extractor.features(img).detach().float().cpu() for img in images]
             parts.append((*_compare(*images, judge, similarity), *features))
         done += len(images[0])
         if progress is not None:
@@ -219,14 +219,14 @@ def _draw(G: Any, w: torch.Tensor, noise_mode: str, half: bool, seed: int) -> to
         return synthesize(G, w, noise_mode=noise_mode, half=half).float().clamp(-1, 1)
 
 
-@torch.no_grad()
 def _compare(img_before: torch.Tensor, img_after: torch.Tensor, judge: Detector, similarity: bool) -> tuple[torch.Tensor, ...]:
     """Logits before and after [n, a], L1 [n], 1 - MS-SSIM [n], on the CPU."""
     few = zip(img_after.split(SIMILARITY_BATCH), img_before.split(SIMILARITY_BATCH), strict=True) if similarity else ()
     alike = [ms_ssim(some_after, some_before) for some_after, some_before in few]
     dissimilarity = 1 - torch.cat(alike) if similarity else img_before.new_full([len(img_before)], math.nan)
     l1 = (img_after - img_before).abs().mean((1, 2, 3))
-    logits = [judge.logits(img).float().cpu() for img in (img_before, img_after)]
+    # TorchScript may say that gradients are wanted where none are.
+    logits = [judge.logits(img).detach().float().cpu() for img in (img_before, img_after)]
     for side, answer in zip(("before", "after"), logits, strict=True):
         if answer.shape != (len(img_before), len(judge.attributes)):
             told = f"{list(answer.shape)} for {len(img_before)} images and {len(judge.attributes)} attributes"

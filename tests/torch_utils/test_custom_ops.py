@@ -161,7 +161,18 @@ def test_compiler_errors_become_one_sentence(loads, source_dir, monkeypatch):
         custom_ops.get_plugin("test_plugin", sources=["addition.cpp"], source_dir=source_dir)
 
 
-def test_lock_of_an_interrupted_build_is_found(loads, source_dir):
+def test_lock_of_an_interrupted_build_is_no_obstacle(loads, source_dir):
+    custom_ops.get_plugin("test_plugin", sources=["addition.cpp"], source_dir=source_dir)
+    lock = os.path.join(loads[-1]["build_directory"], "lock")
+    with open(lock, "w"):
+        pass
+    forget()
+    custom_ops.get_plugin("test_plugin", sources=["addition.cpp"], source_dir=source_dir)
+    assert not os.path.exists(lock), "torch would wait for ever on it"
+
+
+def test_old_lock_is_found_where_the_system_has_none(loads, source_dir, monkeypatch):
+    monkeypatch.setattr(custom_ops, "fcntl", None)
     custom_ops.get_plugin("test_plugin", sources=["addition.cpp"], source_dir=source_dir)
     lock = os.path.join(loads[-1]["build_directory"], "lock")
     with open(lock, "w"):
@@ -172,6 +183,19 @@ def test_lock_of_an_interrupted_build_is_found(loads, source_dir):
     os.utime(lock, (time.time() - 7200,) * 2)
     with pytest.raises(RuntimeError, match="locked since 120 minutes.*delete the file"):
         custom_ops.get_plugin("test_plugin", sources=["addition.cpp"], source_dir=source_dir)
+
+
+@pytest.mark.skipif(custom_ops.fcntl is None, reason="no locks of the system")
+def test_a_build_elsewhere_is_waited_for_and_not_for_ever(loads, source_dir, monkeypatch):
+    custom_ops.get_plugin("test_plugin", sources=["addition.cpp"], source_dir=source_dir)
+    forget()
+    monkeypatch.setattr(custom_ops, "_WAIT_SECONDS", 0.2)
+    with open(loads[-1]["build_directory"] + ".lock", "w") as elsewhere:
+        custom_ops.fcntl.flock(elsewhere, custom_ops.fcntl.LOCK_EX)
+        with pytest.raises(RuntimeError, match="another process has been building it for over 0 minutes.*end that process"):
+            custom_ops.get_plugin("test_plugin", sources=["addition.cpp"], source_dir=source_dir)
+    custom_ops.get_plugin("test_plugin", sources=["addition.cpp"], source_dir=source_dir)
+    assert len(loads) == 2
 
 
 def test_environment_is_put_back(loads, source_dir, monkeypatch):

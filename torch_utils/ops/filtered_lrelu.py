@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from torch_utils.ops import bias_act, upfirdn2d
+from torch_utils.ops import bias_act, cpu_kernels, upfirdn2d
 from torch_utils.ops.upfirdn2d import Pair, Taps, _get_filter_size, _pad_or_crop, _parse_padding
 
 
@@ -52,10 +52,12 @@ def filtered_lrelu(
     assert b is None or (isinstance(b, torch.Tensor) and b.dtype == x.dtype and b.shape == x.shape[1:2])
     assert isinstance(up, int) and up >= 1 and isinstance(down, int) and down >= 1
     gain, slope = float(gain), float(slope)
-    assert gain > 0 and slope >= 0
-    assert clamp is None or clamp >= 0, clamp
+    assert gain > 0 and slope >= 0 and (clamp is None or clamp >= 0), (gain, slope, clamp)
     pads = _parse_padding(padding)
     _check_size(x, fu, fd, up, pads)
+    if impl == "cuda" and _pays(x, fu, fd, up, pads):
+        plan = _plan(x, fu, fd, up, down, pads)._replace(slope=slope, up_gain=up**2 * gain, clamp=math.inf if clamp is None else float(clamp))
+        return _compiled(x, b, fu, fd, plan, flip_filter)
     if b is not None:
         x = x + b.reshape(1, -1, 1, 1)
     if impl == "ref":
@@ -79,3 +81,26 @@ def _check_size(x: torch.Tensor, fu: Taps, fd: Taps, up: int, pads: tuple[int, i
     (uw, uh), (dw, dh), (x0, x1, y0, y1) = _get_filter_size(fu), _get_filter_size(fd), pads
     wide_enough, high_enough = x.shape[3] * up + x0 + x1 >= uw + dw - 1, x.shape[2] * up + y0 + y1 >= uh + dh - 1
     assert wide_enough and high_enough, "the up-sampled and padded image is smaller than the filters"
+
+
+def _pays(x: torch.Tensor, fu: Taps, fd: Taps, up: int, pads: tuple[int, int, int, int]) -> bool:
+    """Whether there is something to filter, enough of it, and compiled code to do it."""
+    (uw, uh), (x0, x1, y0, y1) = _get_filter_size(fu), pads
+    samples = x.shape[0] * x.shape[1] * (x.shape[3] * up + x0 + x1 - uw + 1) * (x.shape[2] * up + y0 + y1 - uh + 1)
+    return (fu is not None or fd is not None) and cpu_kernels.usable(x, samples)
+
+
+def _plan(x: torch.Tensor, fu: Taps, fd: Taps, up: int, down: int, pads: tuple[int, int, int, int]) -> cpu_kernels.Plan:
+    """Sizes and places of what the compiled code is to do."""
+    (uw, uh), (dw, dh), (x0, x1, y0, y1) = _get_filter_size(fu), _get_filter_size(fd), pads
+    start = x.shape[3], x.shape[2]
+    middle = start[0] * up + x0 + x1 - uw + 1, start[1] * up + y0 + y1 - uh + 1
+    size = (middle[0] - dw) // down + 1, (middle[1] - dh) // down + 1
+    return cpu_kernels.Plan((up, up), (down, down), (x0, y0), (0, 0), start, middle, size)
+
+
+def _compiled(x: torch.Tensor, b: torch.Tensor | None, fu: Taps, fd: Taps, plan: cpu_kernels.Plan, flip_filter: bool) -> torch.Tensor:
+    """The same as the steps of `filtered_lrelu`, image and result touched once."""
+    taps = [torch.ones([1], dtype=x.dtype) if f is None else f.to(x.dtype) for f in (fu, fd)]
+    taps = taps if flip_filter else [f.flip(list(range(f.ndim))) for f in taps]  # => those of a correlation
+    return cpu_kernels.FilteredLrelu.apply(x, b, *taps, plan)

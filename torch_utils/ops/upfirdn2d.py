@@ -10,6 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from torch_utils.ops import cpu_kernels
+
 Taps = torch.Tensor | None
 Pair = int | Sequence[int]
 
@@ -106,6 +108,8 @@ def upfirdn2d(
     if impl == "ref" or x.device.type != "cpu" or torch.jit.is_tracing():  # a trace must consist of torch's own operations
         return _definition(x, f, plan, gain)
     f = f.to(x.dtype)
+    if _compiled_can(x, f, plan):
+        return _compiled(x, f, plan, gain)
     if f.ndim == 2:
         return _Depthwise.apply(x, f * gain, plan)
     along_x, along_y = plan.split()
@@ -142,6 +146,31 @@ def _plan(x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Pair,
     wide_enough, high_enough = x.shape[3] * plan.up[0] + x0 + x1 >= fw, x.shape[2] * plan.up[1] + y0 + y1 >= fh
     assert wide_enough and high_enough, "the up-sampled and padded image is smaller than the filter"
     return plan
+
+
+def _sizes(x: torch.Tensor, f: torch.Tensor, plan: _Plan) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size of the filtered image before any of it is dropped, and of the result; (x, y)."""
+    (fw, fh), (x0, x1, y0, y1) = _get_filter_size(f), plan.pads
+    width, height = x.shape[3] * plan.up[0] + x0 + x1 - fw + 1, x.shape[2] * plan.up[1] + y0 + y1 - fh + 1
+    return (width, height), ((width - 1) // plan.down[0] + 1, (height - 1) // plan.down[1] + 1)
+
+
+def _compiled_can(x: torch.Tensor, f: torch.Tensor, plan: _Plan) -> bool:
+    """Whether compiled code is there that makes no sample in vain, and the image is worth it."""
+    (width, height), _ = _sizes(x, f, plan)
+    if f.numel() == 1 or (plan.up != (1, 1) and plan.down != (1, 1)):
+        return False
+    return cpu_kernels.usable(x, x.shape[0] * x.shape[1] * width * height) and cpu_kernels.takes_layout(x)
+
+
+def _compiled(x: torch.Tensor, f: torch.Tensor, plan: _Plan, gain: float) -> torch.Tensor:
+    """The same as the steps of `upfirdn2d`, image and result touched once: one of the two stages of a `cpu_kernels.Plan`."""
+    f = f if plan.flip_filter else f.flip(list(range(f.ndim)))  # => taps of a correlation
+    one, none, offset = torch.ones([1], dtype=x.dtype), (0, 0), (plan.pads[0], plan.pads[2])
+    start, (middle, size) = (x.shape[3], x.shape[2]), _sizes(x, f, plan)
+    if plan.up == (1, 1):
+        return cpu_kernels.Resample.apply(x, one, f, cpu_kernels.Plan(plan.up, plan.down, none, offset, start, start, size, down_gain=gain), None)
+    return cpu_kernels.Resample.apply(x, f, one, cpu_kernels.Plan(plan.up, plan.down, offset, none, start, middle, size, up_gain=gain), None)
 
 
 def _definition(x: torch.Tensor, f: torch.Tensor, plan: _Plan, gain: float) -> torch.Tensor:
