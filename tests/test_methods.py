@@ -230,7 +230,7 @@ def test_options_have_help_and_hold_their_range(name: str, option: plugins.Optio
     cls = plugins.load(methods, name)
     assert option.help and (option.low is not None or option.high is not None or option.choices or option.path or option.type is bool)
     plugins.build(cls, {option.name: option.default})
-    kind = next(kind for kind in (int, float, str) if kind == option.type or kind in getattr(option.type, "__args__", ()))
+    kind = next((kind for kind in (int, float, str) if kind == option.type or kind in getattr(option.type, "__args__", ())), bool)
     for outside in (None if option.low is None else option.low - 1, None if option.high is None else option.high + 1):
         if outside is not None:
             with pytest.raises(RedactError, match=option.name):
