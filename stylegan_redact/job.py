@@ -10,7 +10,20 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import api, class_requests, evaluation, network_files, person_requests, pictures, plugins, run_dir, several, steering
+from stylegan_redact import (
+    api,
+    class_requests,
+    evaluation,
+    given,
+    network_files,
+    person_requests,
+    pictures,
+    plugins,
+    prechecks,
+    run_dir,
+    several,
+    steering,
+)
 from stylegan_redact.features import person
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.whole_class import WholeClass
@@ -54,6 +67,8 @@ class Request:
     """--class: which class of a conditional network, or all."""
     trust_source: tuple[str, ...] = ()
     decoder: str | None = None
+    labels: str | None = None
+    """File of labelled latents."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,8 @@ class Plan:
     precision: Precision
     sitting: person_requests.Sitting | None = None
     """Photographs, where the feature is a person."""
+    brought: given.Given | None = None
+    """Labels or a direction, where the user has them."""
 
 
 def prepare(request: Request) -> Plan:
@@ -105,6 +122,7 @@ def prepare(request: Request) -> Plan:
     person_requests.check(request.feature, request.method, method, superfluous)
     labels = of_class(request.classes, G.c_dim, file.name) if class_index is None else None
     asked, sitting = steering.features_asked(request.feature), None
+    brought = given.given_by(request.feature, request.labels, network)
     several.refuse_unless_several(method, request.feature, len(asked))
     if person_requests.is_person(request.feature):
         sitting = person_requests.sitting_of(request.feature, request.judge, network, device)
@@ -113,21 +131,23 @@ def prepare(request: Request) -> Plan:
     elif class_index is not None:
         detector, judge, classifiers = class_requests.judge_of(request.judge, request.feature, G, device)
         features = asked
-    else:
-        detector, judge, classifiers = steering.classifiers(
-            request.feature, request.classifier, request.judge, file=file, network=network, device=device
+    elif brought is not None:
+        detector, judge, classifiers = steering.those_given(
+            brought.name, request.classifier, request.judge, file=file, network=network, device=device
         )
-        features = tuple(sorted({steering.attribute_name(name, detector.attributes, "feature", "this network's detector") for name in asked}))
-        for name in features:
-            steering.attribute_name(name, judge.attributes, "feature", "the judge")
+        features = (brought.name,)
+    else:
+        detector, judge, classifiers = steering.classifiers(request, file=file, network=network, device=device)
+        features = steering.known_names(request, asked, detector, judge, file)
     both = tuple(name for name in detector.attributes if name in judge.attributes)
-    keep = tuple(steering.attribute_name(name, both, "attribute to keep", "the detector and the judge") for name in request.keep)
+    keep = tuple(steering.attribute_name(name, both, "attribute to keep", "the detector and the judge", either=True) for name in request.keep)
     for name in set(features) & set(keep):
         raise RedactError(f"{name!r} was to be redacted and kept - it can be one of the two - take it out of --keep")
     batch = request.batch_gpu or default_batch(device, G.img_resolution)
     if "batch_gpu" in {each.name for each in plugins.options(type(method))}:
         method = replace(method, batch_gpu=batch)
     first = request.seed * SEEDS_PER_RUN
+    given.check_seeds(brought, seed_range(first + MOST_SEEDS, request.num_images))
     return Plan(
         request, file, network, several.joint_name(features), features, keep, detector, judge, classifiers, method, device,
         batch=batch,
@@ -137,6 +157,7 @@ def prepare(request: Request) -> Plan:
         class_index=class_index,
         precision=class_requests.self_test(network, labels, seed_range(first, request.num_latents), batch),
         sitting=sitting,
+        brought=brought,
     )  # fmt: skip
 
 
@@ -171,6 +192,7 @@ def provenance(plan: Plan) -> dict[str, Any]:
         "seed": plan.request.seed,
         "num_latents": plan.request.num_latents,
         "detector": plan.classifiers["detector"],
+        **({} if plan.brought is None else plan.brought.record),
         **network_files.origin(plan.file, plan.network, plan.request.decoder),
     }
     if plan.labels is not None:
@@ -191,6 +213,8 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     """
     if plan.precision.told is not None:
         progress.tell(plan.precision.told)
+    for line in () if plan.brought is None else plan.brought.notes:
+        progress.tell(line)
     feature = _label(plan, progress)
     assert feature.latents is not None
     G: Any = plan.network.G_ema
@@ -201,17 +225,36 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     for line in network_files.notes(plan.file.snapshot, plan.network):
         progress.tell(line)
     run_dir.write_json(folder / "options.json", resolved(plan))
+    before = _look_first(plan, feature, folder, progress)
     after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
     shown = _show(plan, feature, after, layout, folder)
     estimates = _measure(plan, feature, after, progress)
     dropped = network_files.save(after, folder, plan.file, provenance(plan))
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
-    _conclude(plan, folder, estimates, shown, dropped, progress)
+    _conclude(plan, folder, estimates, {"before_training": before, "pictures": shown, "dropped": dropped}, progress)
     return folder
 
 
+def _look_first(plan: Plan, feature: Feature, folder: Path, progress: Progress) -> dict[str, Any] | None:
+    """What is known before anything is trained: told, and for the record; leaves the labels in the folder."""
+    if plan.sitting is not None:  # Nobody labelled anything, and whom the photographs show concerns no one.
+        return None
+    given.save_label_files(feature, plan.brought, plan.classifiers, plan.file.snapshot.sha256, folder)
+    if plan.class_index is not None:
+        return None
+    found = prechecks.look(plan.network, feature, plan.judge, batch=plan.batch, half=plan.precision.half)
+    found = replace(found, warnings=(*found.warnings, *(text for part in feature.each for text in given.doubts(part))))
+    for line in found.lines:
+        progress.tell(line)
+    return prechecks.record(found)
+
+
 def _label(plan: Plan, progress: Progress) -> Feature:
+    if plan.brought is not None:
+        return plan.brought.gather(
+            plan.network, plan.labelled_seeds, plan.detector, plan.labels, batch=plan.batch, half=plan.precision.half, progress=progress
+        )
     source: Any = Attribute(plan.features, plan.detector, plan.labels, plan.precision.half)
     if plan.class_index is not None:
         source = WholeClass(plan.class_index)
@@ -242,7 +285,7 @@ def _measure(plan: Plan, feature: Feature, after: Network, progress: Progress) -
     return measurement.estimates(progress) if plan.sitting is None else person_requests.measure(measurement, feature, plan.sitting, progress)
 
 
-def _conclude(plan: Plan, folder: Path, estimates: dict[str, Estimate], shown: dict[str, Any], dropped: tuple[str, ...], progress: Progress) -> None:
+def _conclude(plan: Plan, folder: Path, estimates: dict[str, Estimate], seen: dict[str, Any], progress: Progress) -> None:
     targets = evaluation.targets_of(plan.features)
     measurable = tuple(target for target in targets if target.key in estimates and estimates[target.key].n > 0)
     if plan.class_index is not None or plan.sitting is not None:  # The targets are of attributes; a class is left as its substitute shows it.
@@ -258,14 +301,15 @@ def _conclude(plan: Plan, folder: Path, estimates: dict[str, Estimate], shown: d
         progress.tell(f"Not measured, since there is no such attribute or image: {missing}")
     record = {
         "provenance": provenance(plan),
-        "dropped": dropped,
+        "dropped": seen["dropped"],
+        "before_training": seen["before_training"],
         "judge": plan.classifiers["judge"],
         "network_redacted_sha256": network_files.sha256_of(network_files.result_path(folder, plan.file)),
         "estimates": evaluation.as_json(estimates),
         "targets": [{**asdict(each.target), "met": each.met} for each in verdicts],
         "all_targets_met": all(each.met for each in verdicts) if verdicts else None,
         "seeds": resolved(plan)["seeds"],
-        "pictures": {**shown, "diff": f"|after - before| times {pictures.AMPLIFIED}", "amplified": pictures.AMPLIFIED},
+        "pictures": {**seen["pictures"], "diff": f"|after - before| times {pictures.AMPLIFIED}", "amplified": pictures.AMPLIFIED},
         "seconds": round(progress.seconds, 1),
     }
     met = sum(each.met for each in verdicts)
