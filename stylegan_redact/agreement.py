@@ -24,7 +24,7 @@ def cohen_kappa(one: Flags, other: Flags, confidence: float = 0.95) -> Estimate:
         RedactError: not bool, or not as many of one as of the other.
 
     Source: Cohen 1960, "A coefficient of agreement for nominal scales"; the error is that of Fleiss, Cohen and Everitt 1969, "Large sample standard
-    errors of kappa and weighted kappa", as influences of single images: k = (a - e) / (1 - e) for the shares a of equal answers, e of those by chance.
+    errors of kappa and weighted kappa", as influences of single images; k = (a - e) / (1 - e), a the share of equal answers, e that by chance.
     """
     x, y = _answers(one, other)
     p, q, same = x.mean(), y.mean(), (x == y).astype(float)
@@ -78,6 +78,6 @@ def _half(influence: np.ndarray, confidence: float) -> float:
 
 
 def _least(x: np.ndarray, confidence: float) -> float:
-    """What may lie behind answers that all agree, where the errors above are 0: so many unequal ones as none of n does not rule out, half each way."""
+    """What may lie behind answers that all agree, where the errors are 0: as many unequal ones as n equal ones leave room for, half and half."""
     unequal = clopper_pearson(0, len(x), confidence).high
     return max(-1.0, 1 - unequal / (2 * float(x.mean()) * (1 - float(x.mean()))))

@@ -108,9 +108,8 @@ def as_asked(classifier: Classifier, feature: str) -> Classifier:
     """
     match = names.find(feature, classifier.attributes)
     if match is None:
-        raise RedactError(
-            f"feature {feature!r} was asked - the classifier knows: {', '.join(classifier.attributes)} - {names.advice(feature, classifier.attributes)}"
-        )
+        known = classifier.attributes
+        raise RedactError(f"feature {feature!r} was asked - the classifier knows: {', '.join(known)} - {names.advice(feature, known)}")
     column = classifier.attributes.index(match.attribute)
     attributes = tuple(feature if index == column else name for index, name in enumerate(classifier.attributes))
     return replace(classifier, attributes=attributes, net=classifier.net if match.present else _Absence(classifier.net, column, len(attributes)))

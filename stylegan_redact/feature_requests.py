@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What --feature means: a bare name is an attribute, SOURCE:VALUE says who knows the feature, SOURCE:VALUE:OPTION=VALUE with options of that source."""
+"""What --feature means: a bare name is an attribute, SOURCE:VALUE says who knows it, SOURCE:VALUE:OPTION=VALUE with options of that source."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import torch
 
 from stylegan_redact import (
     api,
+    casting,
     class_requests,
     evaluation,
     given,
@@ -24,16 +25,13 @@ from stylegan_redact import (
     several,
     steering,
 )
-from stylegan_redact.features import person
-from stylegan_redact.features.attribute import Attribute
-from stylegan_redact.features.whole_class import WholeClass
-from stylegan_redact.labels import Labels, class_feature, of_class
+from stylegan_redact.labels import Labels
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import seed_range, span
 from stylegan_redact.network_files import DecoderFile, NetworkFile
 from stylegan_redact.precision import Precision, no_shortcuts
 from stylegan_redact.progress import Progress, time_text
-from stylegan_redact.types import Detector, Estimate, Feature, Network, RedactError
+from stylegan_redact.types import Estimate, Feature, Network, RedactError
 from stylegan_redact.version import VERSION
 
 METHODS = "stylegan_redact.methods"
@@ -71,8 +69,8 @@ class Request:
     """File of labelled latents."""
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class Plan(casting.Cast):
     """A request that can be met, with all that was read to find out. Nothing has been written so far."""
 
     request: Request
@@ -80,27 +78,13 @@ class Plan:
     network: Network
     feature: str
     """Its name; of several, all their names, sorted, with commas between them."""
-    features: tuple[str, ...]
-    """One by one, sorted."""
     keep: tuple[str, ...]
-    detector: Detector
-    judge: Detector
-    classifiers: Mapping[str, Any]
-    """Which detector and which judge, for the records."""
     method: Any
     device: torch.device
     batch: int
     labelled_seeds: range
     measured_seeds: range
-    labels: Labels | None
-    """Which classes are labelled and measured; None: the network is unconditional, or the feature is a whole class."""
-    class_index: int | None
-    """The class that is the feature, where it is a whole class."""
     precision: Precision
-    sitting: person_requests.Sitting | None = None
-    """Photographs, where the feature is a person."""
-    brought: given.Given | None = None
-    """Labels or a direction, where the user has them."""
 
 
 def prepare(request: Request) -> Plan:
@@ -116,49 +100,30 @@ def prepare(request: Request) -> Plan:
     file, network = network_files.load(request.network, request.decoder, device, request.trust_source)
     G: Any = network.G_ema
     network_files.check_access(G, request.access)
-    class_index = class_feature(request.feature, G.c_dim, file.name)
-    superfluous = {"--keep": request.keep, "--classifier": request.classifier}
-    class_requests.check(request.feature, request.method, method, {"--class": request.classes, **superfluous})
-    person_requests.check(request.feature, request.method, method, superfluous)
-    labels = of_class(request.classes, G.c_dim, file.name) if class_index is None else None
-    asked, sitting = steering.features_asked(request.feature), None
-    brought = given.given_by(request.feature, request.labels, network)
-    several.refuse_unless_several(method, request.feature, len(asked))
-    if person_requests.is_person(request.feature):
-        sitting = person_requests.sitting_of(request.feature, request.judge, network, device)
-        detector, judge, classifiers = person_requests.judge_of(request.judge, file, device)
-        features: tuple[str, ...] = (person.NAME,)
-    elif class_index is not None:
-        detector, judge, classifiers = class_requests.judge_of(request.judge, request.feature, G, device)
-        features = asked
-    elif brought is not None:
-        detector, judge, classifiers = steering.those_given(
-            brought.name, request.classifier, request.judge, file=file, network=network, device=device
-        )
-        features = (brought.name,)
-    else:
-        detector, judge, classifiers = steering.classifiers(request, file=file, network=network, device=device)
-        features = steering.known_names(request, asked, detector, judge, file)
-    both = tuple(name for name in detector.attributes if name in judge.attributes)
+    who = casting.cast(request, method, file, network, device)
+    both = tuple(name for name in who.detector.attributes if name in who.judge.attributes)
     keep = tuple(steering.attribute_name(name, both, "attribute to keep", "the detector and the judge", either=True) for name in request.keep)
-    for name in set(features) & set(keep):
+    for name in set(who.features) & set(keep):
         raise RedactError(f"{name!r} was to be redacted and kept - it can be one of the two - take it out of --keep")
     batch = request.batch_gpu or default_batch(device, G.img_resolution)
     if "batch_gpu" in {each.name for each in plugins.options(type(method))}:
         method = replace(method, batch_gpu=batch)
     first = request.seed * SEEDS_PER_RUN
-    given.check_seeds(brought, seed_range(first + MOST_SEEDS, request.num_images))
+    given.check_seeds(who.brought, seed_range(first + MOST_SEEDS, request.num_images))
     return Plan(
-        request, file, network, several.joint_name(features), features, keep, detector, judge, classifiers, method, device,
+        **vars(who),
+        request=request,
+        file=file,
+        network=network,
+        feature=several.joint_name(who.features),
+        keep=keep,
+        method=method,
+        device=device,
         batch=batch,
         labelled_seeds=seed_range(first, request.num_latents),
         measured_seeds=seed_range(first + MOST_SEEDS, request.num_images),
-        labels=labels,
-        class_index=class_index,
-        precision=class_requests.self_test(network, labels, seed_range(first, request.num_latents), batch),
-        sitting=sitting,
-        brought=brought,
-    )  # fmt: skip
+        precision=class_requests.self_test(network, who.labels, seed_range(first, request.num_latents), batch),
+    )
 
 
 def resolved(plan: Plan) -> dict[str, Any]:
@@ -213,8 +178,6 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     """
     if plan.precision.told is not None:
         progress.tell(plan.precision.told)
-    for line in () if plan.brought is None else plan.brought.notes:
-        progress.tell(line)
     feature = _label(plan, progress)
     assert feature.latents is not None
     G: Any = plan.network.G_ema
@@ -251,16 +214,10 @@ def _look_first(plan: Plan, feature: Feature, folder: Path, progress: Progress) 
 
 
 def _label(plan: Plan, progress: Progress) -> Feature:
-    if plan.brought is not None:
-        return plan.brought.gather(
-            plan.network, plan.labelled_seeds, plan.detector, plan.labels, batch=plan.batch, half=plan.precision.half, progress=progress
-        )
-    source: Any = Attribute(plan.features, plan.detector, plan.labels, plan.precision.half)
-    if plan.class_index is not None:
-        source = WholeClass(plan.class_index)
-    elif plan.sitting is not None:
-        source = person.Person(plan.sitting.photos.known, plan.labels, person_requests.SEARCH)
-    return source.gather(plan.network, plan.labelled_seeds, batch=plan.batch, progress=progress)
+    notes = () if plan.brought is None else plan.brought.notes
+    for line in (f"{plan.feature} was looked for: {'; '.join(plan.tried)}",) if plan.tried else notes:
+        progress.tell(line)
+    return plan.gather(plan.network, plan.labelled_seeds, batch=plan.batch, half=plan.precision.half, progress=progress)
 
 
 def _show(plan: Plan, feature: Feature, after: Network, layout: pictures.Layout | None, folder: Path) -> dict[str, Any]:

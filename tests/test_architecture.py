@@ -37,6 +37,7 @@ COMMAND_SIDE = {
     "photos",
     "feature_requests",
     "given",
+    "casting",
     "prechecks",
     "proof",
 }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Directions in files of other tools -> one direction of W: .npy, .npz, .pt, .json; of W, of W+ as far as its layers agree, of style channels.
 
-What is known of such files: InterFaceGAN's boundaries are .npy [1, w_dim]; e4e and PTI keep them as tensors in .pt; components of GANSpace are `lat_comp`
-(.npz) or `comp` (.pt) [k, 1, w_dim]; the eigenvectors of SeFa in rosinality's repository are the columns of `eigvec`. StyleCLIP and StyleSpace name
-channels of style layers: [[layer, channel], ...] with layers counted as G.synthesis has them, or named.
+What is known of such files: InterFaceGAN's boundaries are .npy [1, w_dim]; e4e and PTI keep them as tensors in .pt; components of GANSpace are
+`lat_comp` (.npz) or `comp` (.pt) [k, 1, w_dim]; the eigenvectors of SeFa in rosinality's repository are the columns of `eigvec`. StyleCLIP and
+StyleSpace name channels of style layers: [[layer, channel], ...] with layers counted as G.synthesis has them, or named.
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ def _common(rows: torch.Tensor, asked: str) -> tuple[torch.Tensor, str]:
     share = float(sizes[0] ** 2 / (sizes**2).sum())
     if share < LEAST_IN_COMMON:
         raise RedactError(
-            f"{asked} - it is of W+, and one direction of w makes up {100 * share:.0f} % of it, less than {100 * LEAST_IN_COMMON:.0f} % - methods here move "
-            "all layers alike: give a direction of w, or one layer's with index=N"
+            f"{asked} - it is of W+, and one direction of w makes up {100 * share:.0f} % of it, less than {100 * LEAST_IN_COMMON:.0f} % - methods "
+            "here move all layers alike: give a direction of w, or one layer's with index=N"
         )
     unit = directions[0] * (1.0 if float((rows @ directions[0]).sum()) >= 0 else -1.0)
     moved = int((rows.norm(dim=1) > 1e-6 * rows.norm()).sum())
