@@ -81,6 +81,7 @@ def cast(request: Any, method: Any, file: NetworkFile | DecoderFile, network: Ne
         return Cast(asked, *class_requests.judge_of(request.judge, request.feature, network.G_ema, device), labels, class_index)
     if brought is not None:
         roles = steering.those_given(brought.name, request.classifier, request.judge, file=file, network=network, device=device)
+        given.check_method(brought, request.method, method, roles[0])
         return Cast((brought.name,), *roles, labels, brought=brought)
     detector, judge, classifiers = steering.classifiers(request, file=file, network=network, device=device)
     features = steering.known_names(request, asked, detector, judge, file)

@@ -112,6 +112,15 @@ def given_by(feature: str, labels: str | None, network: Network) -> Given | None
     return Given(name, source, labelled, file, record, notes)
 
 
+def check_method(given: Given, method_name: str, method: Any, detector: Detector) -> None:
+    """Raises RedactError if the method looks at pictures and there is nobody who recognises the feature in them."""
+    if "detector" in method.needs and given.name not in detector.attributes:
+        raise RedactError(
+            f"{given.name} was to be redacted by {method_name} - it needs a detector, and none knows it - give --classifier=FILE, or a method that "
+            f"follows a direction, such as --method={METHOD}"
+        )
+
+
 def check_seeds(given: Given | None, measured: range) -> None:
     """Raises RedactError if pictures that were labelled would be measured on."""
     if given is None or given.labelled is None or given.labelled.latents is None or given.labelled.latents.seeds is None:

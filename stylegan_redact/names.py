@@ -58,7 +58,7 @@ def advice(asked: str, known: Sequence[str]) -> str:
     """What to tell somebody whose word means nothing here: names that look like it, everyday words among them."""
     words = {word: found.attribute for word in (*ATTRIBUTES, *SAME, *ABSENT) if (found := find(word, known)) is not None}
     words |= {spelt(name): name for name in known}
-    close = difflib.get_close_matches(spelt(asked), words)
+    close = difflib.get_close_matches(spelt(asked), words, cutoff=0.7)
     return f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else "take one of these"
 
 

@@ -9,6 +9,8 @@ StyleSpace name channels of style layers: [[layer, channel], ...] with layers co
 from __future__ import annotations
 
 import json
+import pickle
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -93,17 +95,15 @@ def _read(path: Path, asked: str) -> Any:
         if path.suffix == ".json":
             return json.loads(path.read_text(encoding="utf-8"))
         if path.suffix in (".pt", ".pth"):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)  # What it cannot read it refuses.
+                return torch.load(path, map_location="cpu", weights_only=True)
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             return {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except FileNotFoundError:
         raise RedactError(f"{asked} - there is no such file - check the name") from None
-    except Exception as error:  # noqa: BLE001 - torch.load and zip readers raise whatever damage makes them raise; all of it means unreadable
-        if not isinstance(error, OSError | ValueError | EOFError | KeyError | RuntimeError | zipfile.BadZipFile | zlib.error) and "pickle" not in str(
-            type(error).__mro__
-        ):
-            raise
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise RedactError(f"{asked} - it cannot be read without running code in it ({reason}) - write it with numpy.save") from None
 
