@@ -35,7 +35,7 @@ def command() -> click.Command:
         click.Option(["--num-latents"], type=click.IntRange(1, job.MOST_SEEDS), default=6_000, help="Seeds to label"),
         click.Option(["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="As in the main command"),
         click.Option(["--steps"], type=click.IntRange(3, 15), default=7, help="Pictures of each person in the strip"),
-        click.Option(["--reach"], type=click.FloatRange(0.1, 10), default=3.0, help="How far the strip goes, in standard deviations of w along it"),
+        click.Option(["--reach"], type=click.FloatRange(0.1, 10), default=2.0, help="How far the strip goes, in standard deviations of w along it"),
         click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time"),
         click.Option(["--device"], type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute"),
     ]
@@ -51,7 +51,7 @@ def _direction(out: Path, steps: int, reach: float, **request: Any) -> None:
         raise failure(error) from None
 
 
-def find(request: job.Request, out: Path, *, steps: int = 7, reach: float = 3.0) -> tuple[str, ...]:
+def find(request: job.Request, out: Path, *, steps: int = 7, reach: float = 2.0) -> tuple[str, ...]:
     """Writes `out`.npy, .pt, .json and .png; what to know of them comes back.
 
     Args:
