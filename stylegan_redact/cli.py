@@ -109,6 +109,30 @@ def core_options() -> list[click.Option]:
             show_default=False,
             help="Attributes whose largest change is reported; edit holds all that there are, methods that follow a direction move these not",
         ),
+        *source_options(),
+        click.Option(["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="Random seed; the same command gives the same pickle"),
+        click.Option(["--num-latents"], type=count, default=6_000, help="Seeds to label with the classifier"),
+        click.Option(["--num-images"], type=count, default=10_000, help="Fresh seeds to measure on"),
+        click.Option(
+            ["--access"], type=CommaList(), default="z", help=f"Ways in to measure, of {', '.join(evaluation.ACCESSES)}; z is always measured"
+        ),
+        click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time; less memory if smaller"),
+        click.Option(["--device"], type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute"),
+        click.Option(
+            ["--trust-source"],
+            type=CommaList(),
+            default=(),
+            show_default=False,
+            metavar="SHA256,...",
+            help="Run these sources of the file, with all your rights: for networks that are not known here",
+        ),
+        click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options and a time estimate, then stop; write nothing"),
+    ]
+
+
+def source_options() -> list[click.Option]:
+    """Files that know the feature."""
+    return [
         click.Option(
             ["--classifier"],
             type=click.Path(),
@@ -127,23 +151,6 @@ def core_options() -> list[click.Option]:
             metavar="FILE.npz",
             help="Labelled latents of this network, as redact.py label writes them and every run leaves them: nothing is labelled anew",
         ),
-        click.Option(["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="Random seed; the same command gives the same pickle"),
-        click.Option(["--num-latents"], type=count, default=6_000, help="Seeds to label with the classifier"),
-        click.Option(["--num-images"], type=count, default=10_000, help="Fresh seeds to measure on"),
-        click.Option(
-            ["--access"], type=CommaList(), default="z", help=f"Ways in to measure, of {', '.join(evaluation.ACCESSES)}; z is always measured"
-        ),
-        click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time; less memory if smaller"),
-        click.Option(["--device"], type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute"),
-        click.Option(
-            ["--trust-source"],
-            type=CommaList(),
-            default=(),
-            show_default=False,
-            metavar="SHA256,...",
-            help="Run these sources of the file, with all your rights: for networks that are not known here",
-        ),
-        click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options and a time estimate, then stop; write nothing"),
     ]
 
 
