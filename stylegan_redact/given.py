@@ -138,7 +138,7 @@ def doubts(feature: Feature) -> tuple[str, ...]:
     if subspace is None or not subspace.accuracy < HARDLY_TELLS or feature.latents is None:
         return ()
     told = f"{subspace.accuracy:.2f} balanced accuracy on {len(feature.latents.w)} labelled latents, 0.5 is chance"
-    return (f"Warning: the direction of {feature.name} hardly tells who shows it ({told}): methods that follow it will change other things",)
+    return (f"the direction of {feature.name} hardly tells who shows it ({told}): methods that follow it will change other things",)
 
 
 def _source(asked: feature_requests.Asked) -> Any:

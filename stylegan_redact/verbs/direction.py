@@ -83,7 +83,12 @@ def find(request: job.Request, out: Path, *, steps: int = 7, reach: float = 2.0)
     accuracy = "nobody said what shows" if subspace.accuracy != subspace.accuracy else f"balanced accuracy {subspace.accuracy:.3f}"
     notes = () if plan.brought is None else plan.brought.notes
     told = f"{feature.name}: past {float(subspace.threshold[0]):.4g} along the direction, of {len(latents.w)} latents ({accuracy})"
-    return (*notes, *given.doubts(feature), told, f"Wrote {', '.join(f'{out.name}{ending}' for ending in ('.npy', '.pt', '.json', '.png'))}")
+    return (
+        *notes,
+        *(f"Warning: {text}" for text in given.doubts(feature)),
+        told,
+        f"Wrote {', '.join(f'{out.name}{ending}' for ending in ('.npy', '.pt', '.json', '.png'))}",
+    )
 
 
 def strip(network: Network, feature: Feature, subspace: Subspace, *, steps: int, reach: float) -> torch.Tensor:
