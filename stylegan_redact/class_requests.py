@@ -11,6 +11,7 @@ import torch
 
 from stylegan_redact import evaluation, precision
 from stylegan_redact.backends import find
+from stylegan_redact.feature_requests import CLASS, source_of
 from stylegan_redact.labels import PREFIX, Labels, all_of
 from stylegan_redact.network import sample_w
 from stylegan_redact.types import Detector, Network, RedactError
@@ -21,7 +22,7 @@ METHOD = "substitute_class"
 
 def is_class(feature: str) -> bool:
     """True for class:3 and its like, whether or not there is such a class."""
-    return feature.startswith(PREFIX)
+    return source_of(feature) == CLASS
 
 
 def check(feature: str, method_name: str, method: Any, given: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from stylegan_redact import class_requests, downloads, evaluation, job, person_requests, plugins, time_estimate, verbs
+from stylegan_redact import class_requests, downloads, evaluation, feature_requests, given, job, person_requests, plugins, time_estimate, verbs
 from stylegan_redact.host import strtobool
 from stylegan_redact.network_files import bundled
 from stylegan_redact.progress import Progress
@@ -94,7 +94,8 @@ def core_options() -> list[click.Option]:
             ["--feature"],
             required=True,
             metavar="NAME",
-            help="What to suppress, for example beard, or beard,hat for both at once; class:N is a whole class, person:PHOTOS one person",
+            help="What to suppress, for example beard, or beard,hat for both at once; or SOURCE:VALUE, which says who knows it: "
+            + "; ".join(feature_requests.SOURCES.values()),
         ),
         click.Option(["--outdir"], default="redact-runs", metavar="DIR", help="Where to save the results"),
         click.Option(["--method"], type=click.Choice(plugins.names(job.METHODS)), show_default=DEFAULT_METHOD, help="How to redact"),
@@ -108,18 +109,7 @@ def core_options() -> list[click.Option]:
             show_default=False,
             help="Attributes whose largest change is reported; edit holds all that there are, methods that follow a direction move these not",
         ),
-        click.Option(
-            ["--classifier"],
-            type=click.Path(),
-            metavar="FILE|URL|celebahq:WORD",
-            help="What steers, such as TorchScript: images [n, C, H, W] in [-1, 1] -> one logit each, > 0: shows; docs/classifiers.md",
-        ),
-        click.Option(
-            ["--judge"],
-            type=click.Path(),
-            metavar="FILE|URL|celebahq:WORD",
-            help="What measures; another one than --classifier. For a person: TorchScript, images -> [n, d], an embedder of faces",
-        ),
+        *source_options(),
         click.Option(["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="Random seed; the same command gives the same pickle"),
         click.Option(["--num-latents"], type=count, default=6_000, help="Seeds to label with the classifier"),
         click.Option(["--num-images"], type=count, default=10_000, help="Fresh seeds to measure on"),
@@ -150,6 +140,30 @@ def offline_option() -> click.Option:
 
     doc = "Make no connection: what would have to be downloaded is refused, unless it is in the cache"
     return click.Option(["--offline"], is_flag=True, expose_value=False, is_eager=True, callback=begin, help=doc)
+
+
+def source_options() -> list[click.Option]:
+    """Files that know the feature."""
+    return [
+        click.Option(
+            ["--classifier"],
+            type=click.Path(),
+            metavar="FILE|URL|celebahq:WORD",
+            help="What steers, such as TorchScript: images [n, C, H, W] in [-1, 1] -> one logit each, > 0: shows; docs/classifiers.md",
+        ),
+        click.Option(
+            ["--judge"],
+            type=click.Path(),
+            metavar="FILE|URL|celebahq:WORD",
+            help="What measures; another one than --classifier. For a person: TorchScript, images -> [n, d], an embedder of faces",
+        ),
+        click.Option(
+            ["--labels"],
+            type=click.Path(),
+            metavar="FILE.npz",
+            help="Labelled latents of this network, as redact.py label writes them and every run leaves them: nothing is labelled anew",
+        ),
+    ]
 
 
 def method_options() -> list[click.Option]:
@@ -198,16 +212,19 @@ def _request(values: dict[str, Any]) -> job.Request:
     if unknown:
         raise RedactError(f"--access={','.join(unknown)} was asked - there is: {', '.join(evaluation.ACCESSES)} - take of these")
     own["access"] = ("z", *(access for access in dict.fromkeys(own["access"]) if access != "z"))
-    own["method"] = own["method"] or _default_method(own["feature"])
+    own["method"] = own["method"] or _default_method(own["feature"], own["classifier"], own["labels"])
     known = {option.name: option for option in plugins.options(plugins.load(job.METHODS, own["method"]))}
-    given = {name: text for name, text in values.items() if name not in _TAKEN and text is not None}
-    return job.Request(**own, method_options={name: _parse(known[name], text) if name in known else text for name, text in given.items()})
+    told = {name: text for name, text in values.items() if name not in _TAKEN and text is not None}
+    return job.Request(**own, method_options={name: _parse(known[name], text) if name in known else text for name, text in told.items()})
 
 
-def _default_method(feature: str) -> str:
+def _default_method(feature: str, classifier: str | None, labels: str | None) -> str:
     if person_requests.is_person(feature):
         return person_requests.METHOD
-    return class_requests.METHOD if class_requests.is_class(feature) else DEFAULT_METHOD
+    if class_requests.is_class(feature):
+        return class_requests.METHOD
+    brought = labels is not None or feature_requests.source_of(feature) != feature_requests.ATTRIBUTE
+    return given.METHOD if brought and classifier is None else DEFAULT_METHOD
 
 
 def _parse(option: plugins.Option, text: str) -> Any:

@@ -8,11 +8,12 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from stylegan_redact import names
 from stylegan_redact.portraits import classifiers
 from stylegan_redact.types import Detector, RedactError
 
@@ -31,8 +32,8 @@ class Classifier:
     differentiable: bool = True
 
     def logits(self, img: torch.Tensor) -> torch.Tensor:
-        out = self.net(img)
-        return out.reshape(len(img), -1).float()
+        out = self.net(img).reshape(len(img), -1).float()
+        return out if torch.is_grad_enabled() else out.detach()  # TorchScript may say that gradients are wanted where none are.
 
 
 def load_bundled(role: str, device: torch.device | str = "cpu") -> Classifier:
@@ -69,9 +70,9 @@ def load_torchscript(path: str | os.PathLike[str], feature: str, img_shape: tupl
         RedactError: no such file, not TorchScript, does not take such images, gives something else than finite logits, as many as it has names, or
             does not know the feature.
     """
-    net, names = open_torchscript(path, device)
+    net, text = open_torchscript(path, device)
     asked = f"a TorchScript classifier was expected in {os.fspath(path)}"
-    return tried(net, attributes_of(names, feature, asked), img_shape, device, asked)
+    return as_asked(tried(net, attributes_of(text, feature, asked), img_shape, device, asked), feature)
 
 
 def open_torchscript(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> tuple[torch.nn.Module, str]:
@@ -89,8 +90,8 @@ def open_torchscript(path: str | os.PathLike[str], device: torch.device | str = 
             net = torch.jit.load(path, map_location=device, _extra_files=inside).eval()
     except (RuntimeError, ValueError, OSError, EOFError):
         raise RedactError(f"{asked} - the file is of another kind - write it with torch.jit.save(torch.jit.script(model), path)") from None
-    names: str | bytes = inside[NAMES_FILE]
-    return net, names.decode("utf-8", "replace") if isinstance(names, bytes) else names
+    text: str | bytes = inside[NAMES_FILE]
+    return net, text.decode("utf-8", "replace") if isinstance(text, bytes) else text
 
 
 def tried(net: torch.nn.Module, attributes: tuple[str, ...], img_shape: tuple[int, int, int], device: torch.device | str, asked: str) -> Classifier:
@@ -104,30 +105,54 @@ def tried(net: torch.nn.Module, attributes: tuple[str, ...], img_shape: tuple[in
     return Classifier(net, attributes, differentiable=_try(net, len(attributes), img_shape, device, asked))
 
 
+class _Absence(torch.nn.Module):
+    """The logits of a network, with that of one column turned round: it says that something is absent."""
+
+    def __init__(self, net: torch.nn.Module, column: int, columns: int) -> None:
+        super().__init__()
+        self.net, self.columns = net, columns
+        sign = torch.ones(columns)
+        sign[column] = -1
+        self.register_buffer("sign", sign)
+
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.net(img).reshape(len(img), self.columns)
+        return logits * self.sign.to(logits)  # type: ignore[operator]
+
+
+def as_asked(classifier: Classifier, feature: str) -> Classifier:
+    """The classifier with the attribute that the word means under that word: Eyeglasses as glasses, No_Beard, turned round, as beard.
+
+    Raises:
+        RedactError: it knows no such attribute; with what it knows.
+    """
+    match = names.find(feature, classifier.attributes)
+    if match is None:
+        known = classifier.attributes
+        raise RedactError(f"feature {feature!r} was asked - the classifier knows: {', '.join(known)} - {names.advice(feature, known)}")
+    column = classifier.attributes.index(match.attribute)
+    attributes = tuple(feature if index == column else name for index, name in enumerate(classifier.attributes))
+    return replace(classifier, attributes=attributes, net=classifier.net if match.present else _Absence(classifier.net, column, len(attributes)))
+
+
 def attributes_of(text: str, feature: str, asked: str) -> tuple[str, ...]:
     """What a JSON list in a file says that its logits are; the feature alone if there is none.
 
     Raises:
-        RedactError: the text is no such list, or does not name the feature.
+        RedactError: the text is no such list, or names nothing that the feature could be.
     """
     if not text:
         return (feature,)
     try:
-        names = json.loads(text)
+        there = json.loads(text)
     except ValueError:
-        names = None
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names) or len({*map(_spelt, names)}) < len(names):
+        there = None
+    if not isinstance(there, list) or not there or not all(isinstance(name, str) for name in there) or len({*map(names.spelt, there)}) < len(there):
         raise RedactError(f"{asked} - its {NAMES_FILE} is no list of different names - write it with stylegan_redact.detectors.save_torchscript")
-    known = tuple(feature if _spelt(name) == _spelt(feature) else name for name in names)
-    if feature not in known:
-        raise RedactError(
-            f"feature {feature!r} was asked - the classifier {asked.rpartition(' in ')[2]} knows: {', '.join(names)} - take one of these"
-        )
-    return known
-
-
-def _spelt(name: str) -> str:
-    return name.strip().lower().replace("-", "_").replace(" ", "_")
+    if names.find(feature, there) is None:
+        file = asked.rpartition(" in ")[2]
+        raise RedactError(f"feature {feature!r} was asked - the classifier {file} knows: {', '.join(there)} - {names.advice(feature, there)}")
+    return tuple(there)
 
 
 def _try(net: torch.nn.Module, num_logits: int, img_shape: tuple[int, int, int], device: torch.device | str, asked: str) -> bool:

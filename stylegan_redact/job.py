@@ -12,28 +12,28 @@ import torch
 
 from stylegan_redact import (
     api,
+    casting,
     class_requests,
     evaluation,
+    given,
     meant,
     network_files,
     person_requests,
     pictures,
     plugins,
+    prechecks,
     reporting,
     run_dir,
     several,
     steering,
 )
-from stylegan_redact.features import person
-from stylegan_redact.features.attribute import Attribute
-from stylegan_redact.features.whole_class import WholeClass
-from stylegan_redact.labels import Labels, class_feature, of_class
+from stylegan_redact.labels import Labels
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import seed_range, span
 from stylegan_redact.network_files import DecoderFile, NetworkFile
 from stylegan_redact.precision import Precision, no_shortcuts
 from stylegan_redact.progress import Progress, time_text
-from stylegan_redact.types import Detector, Estimate, Feature, Network, RedactError
+from stylegan_redact.types import Estimate, Feature, Network, RedactError
 from stylegan_redact.version import VERSION
 
 METHODS = "stylegan_redact.methods"
@@ -66,10 +66,12 @@ class Request:
     """--class: which class of a conditional network, or all."""
     trust_source: tuple[str, ...] = ()
     decoder: str | None = None
+    labels: str | None = None
+    """File of labelled latents."""
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class Plan(casting.Cast):
     """A request that can be met, with all that was read to find out. Nothing has been written so far."""
 
     request: Request
@@ -77,25 +79,13 @@ class Plan:
     network: Network
     feature: str
     """Its name; of several, all their names, sorted, with commas between them."""
-    features: tuple[str, ...]
-    """One by one, sorted."""
     keep: tuple[str, ...]
-    detector: Detector
-    judge: Detector
-    classifiers: Mapping[str, Any]
-    """Which detector and which judge, for the records."""
     method: Any
     device: torch.device
     batch: int
     labelled_seeds: range
     measured_seeds: range
-    labels: Labels | None
-    """Which classes are labelled and measured; None: the network is unconditional, or the feature is a whole class."""
-    class_index: int | None
-    """The class that is the feature, where it is a whole class."""
     precision: Precision
-    sitting: person_requests.Sitting | None = None
-    """Photographs, where the feature is a person."""
 
 
 def prepare(request: Request) -> Plan:
@@ -111,45 +101,30 @@ def prepare(request: Request) -> Plan:
     file, network = network_files.load(request.network, request.decoder, device, request.trust_source)
     G: Any = network.G_ema
     network_files.check_access(G, request.access)
-    class_index = class_feature(request.feature, G.c_dim, file.name)
-    superfluous = {"--keep": request.keep, "--classifier": request.classifier}
-    class_requests.check(request.feature, request.method, method, {"--class": request.classes, **superfluous})
-    person_requests.check(request.feature, request.method, method, superfluous)
-    labels = of_class(request.classes, G.c_dim, file.name) if class_index is None else None
-    asked, sitting = steering.features_asked(request.feature), None
-    several.refuse_unless_several(method, request.feature, len(asked))
-    if person_requests.is_person(request.feature):
-        sitting = person_requests.sitting_of(request.feature, request.judge, network, device)
-        detector, judge, classifiers = person_requests.judge_of(request.judge, file, device)
-        features: tuple[str, ...] = (person.NAME,)
-    elif class_index is not None:
-        detector, judge, classifiers = class_requests.judge_of(request.judge, request.feature, G, device)
-        features = asked
-    else:
-        detector, judge, classifiers = steering.classifiers(
-            request.feature, request.classifier, request.judge, file=file, network=network, device=device
-        )
-        features = tuple(sorted({steering.attribute_name(name, detector.attributes, "feature", "this network's detector") for name in asked}))
-        for name in features:
-            steering.attribute_name(name, judge.attributes, "feature", "the judge")
-    both = tuple(name for name in detector.attributes if name in judge.attributes)
-    keep = tuple(steering.attribute_name(name, both, "attribute to keep", "the detector and the judge") for name in request.keep)
-    for name in set(features) & set(keep):
+    who = casting.cast(request, method, file, network, device)
+    both = tuple(name for name in who.detector.attributes if name in who.judge.attributes)
+    keep = tuple(steering.attribute_name(name, both, "attribute to keep", "the detector and the judge", either=True) for name in request.keep)
+    for name in set(who.features) & set(keep):
         raise RedactError(f"{name!r} was to be redacted and kept - it can be one of the two - take it out of --keep")
     batch = request.batch_gpu or meant.default_batch(device, G.img_resolution)
     if "batch_gpu" in {each.name for each in plugins.options(type(method))}:
         method = replace(method, batch_gpu=batch)
     first = request.seed * SEEDS_PER_RUN
+    given.check_seeds(who.brought, seed_range(first + MOST_SEEDS, request.num_images))
     return Plan(
-        request, file, network, several.joint_name(features), features, keep, detector, judge, classifiers, method, device,
+        **vars(who),
+        request=request,
+        file=file,
+        network=network,
+        feature=several.joint_name(who.features),
+        keep=keep,
+        method=method,
+        device=device,
         batch=batch,
         labelled_seeds=seed_range(first, request.num_latents),
         measured_seeds=seed_range(first + MOST_SEEDS, request.num_images),
-        labels=labels,
-        class_index=class_index,
-        precision=class_requests.self_test(network, labels, seed_range(first, request.num_latents), batch),
-        sitting=sitting,
-    )  # fmt: skip
+        precision=class_requests.self_test(network, who.labels, seed_range(first, request.num_latents), batch),
+    )
 
 
 def resolved(plan: Plan) -> dict[str, Any]:
@@ -183,6 +158,7 @@ def provenance(plan: Plan) -> dict[str, Any]:
         "seed": plan.request.seed,
         "num_latents": plan.request.num_latents,
         "detector": plan.classifiers["detector"],
+        **({} if plan.brought is None else plan.brought.record),
         **network_files.origin(plan.file, plan.network, plan.request.decoder),
     }
     if plan.labels is not None:
@@ -213,23 +189,36 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     for line in network_files.notes(plan.file.snapshot, plan.network):
         progress.tell(line)
     run_dir.write_json(folder / "options.json", resolved(plan))
+    before = _look_first(plan, feature, folder, progress)
     after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
     shown = _show(plan, feature, after, layout, folder)
     estimates, pairs = _measure(plan, feature, after, progress)
     dropped = network_files.save(after, folder, plan.file, provenance(plan))
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
-    _conclude(plan, folder, estimates, (shown, pairs), dropped, progress)
+    _conclude(plan, folder, estimates, pairs, {"before_training": before, "pictures": shown, "dropped": dropped}, progress)
     return folder
 
 
-def _label(plan: Plan, progress: Progress) -> Feature:
-    source: Any = Attribute(plan.features, plan.detector, plan.labels, plan.precision.half)
+def _look_first(plan: Plan, feature: Feature, folder: Path, progress: Progress) -> dict[str, Any] | None:
+    """What is known before anything is trained: told, and for the record; leaves the labels in the folder."""
+    if plan.sitting is not None:  # Nobody labelled anything, and whom the photographs show concerns no one.
+        return None
+    given.save_label_files(feature, plan.brought, plan.classifiers, plan.file.snapshot.sha256, folder)
     if plan.class_index is not None:
-        source = WholeClass(plan.class_index)
-    elif plan.sitting is not None:
-        source = person.Person(plan.sitting.photos.known, plan.labels, person_requests.SEARCH)
-    return source.gather(plan.network, plan.labelled_seeds, batch=plan.batch, progress=progress)
+        return None
+    found = prechecks.look(plan.network, feature, plan.judge, batch=plan.batch, half=plan.precision.half)
+    found = replace(found, warnings=(*found.warnings, *(text for part in feature.each for text in given.doubts(part))))
+    for line in found.lines:
+        progress.tell(line)
+    return prechecks.record(found)
+
+
+def _label(plan: Plan, progress: Progress) -> Feature:
+    notes = () if plan.brought is None else plan.brought.notes
+    for line in (f"{plan.feature} was looked for: {'; '.join(plan.tried)}",) if plan.tried else notes:
+        progress.tell(line)
+    return plan.gather(plan.network, plan.labelled_seeds, batch=plan.batch, half=plan.precision.half, progress=progress)
 
 
 def _show(plan: Plan, feature: Feature, after: Network, layout: pictures.Layout | None, folder: Path) -> dict[str, Any]:
@@ -255,19 +244,15 @@ def _measure(plan: Plan, feature: Feature, after: Network, progress: Progress) -
     if plan.sitting is not None:
         return person_requests.measure(measurement, feature, plan.sitting, progress), []
     estimates, pairs = measurement.answers(progress)
-    merged = pairs if plan.class_index is not None else evaluation.merged(pairs, plan.features)
+    merged = (
+        pairs if plan.class_index is not None or not set(plan.features) <= set(plan.judge.attributes) else evaluation.merged(pairs, plan.features)
+    )
     return estimates, reporting.illustrate(plan.network, after, merged, plan.feature, batch=plan.batch, labels=labels)
 
 
 def _conclude(
-    plan: Plan,
-    folder: Path,
-    estimates: dict[str, Estimate],
-    pictured: tuple[dict[str, Any], list[reporting.Pair]],
-    dropped: tuple[str, ...],
-    progress: Progress,
+    plan: Plan, folder: Path, estimates: dict[str, Estimate], pairs: list[reporting.Pair], seen: dict[str, Any], progress: Progress
 ) -> None:
-    shown, pairs = pictured
     targets = evaluation.targets_of(plan.features)
     measurable = tuple(target for target in targets if target.key in estimates and estimates[target.key].n > 0)
     if plan.class_index is not None or plan.sitting is not None:  # The targets are of attributes; a class is left as its substitute shows it.
@@ -283,17 +268,18 @@ def _conclude(
         progress.tell(f"Not measured, since there is no such attribute or image: {missing}")
     record = {
         "provenance": provenance(plan),
-        "dropped": dropped,
+        "dropped": seen["dropped"],
+        "before_training": seen["before_training"],
         "judge": plan.classifiers["judge"],
         "network_redacted_sha256": network_files.sha256_of(network_files.result_path(folder, plan.file)),
         "estimates": evaluation.as_json(estimates),
         "targets": [{**asdict(each.target), "met": each.met} for each in verdicts],
         "all_targets_met": all(each.met for each in verdicts) if verdicts else None,
         "seeds": resolved(plan)["seeds"],
-        "pictures": {**shown, "diff": f"|after - before| times {pictures.AMPLIFIED}", "amplified": pictures.AMPLIFIED},
+        "pictures": {**seen["pictures"], "diff": f"|after - before| times {pictures.AMPLIFIED}", "amplified": pictures.AMPLIFIED},
         "seconds": round(progress.seconds, 1),
     }
-    if plan.sitting is None:
+    if plan.class_index is not None or set(plan.features) <= set(plan.judge.attributes):  # Else nobody has rated anything that a report could tell.
         reporting.write(plan, folder, record, resolved(plan), pairs)
     told = f"{sum(each.met for each in verdicts)} of {len(verdicts)} targets met" if verdicts else "No target applies"
     progress.tell(f"{told}, {time_text(progress.seconds)} in all.\n{network_files.result_path(folder, plan.file)}")

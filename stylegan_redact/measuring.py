@@ -52,6 +52,8 @@ class Measurement:
                 return pairs
 
             return evaluation.whole_class(draw_class, self.features[0], self.seeds, self.accesses), drawn[0]
+        if not set(self.features) <= set(self.judge.attributes):
+            return self.changes(progress)
         estimates: dict[str, Estimate] = {}
         for access in self.accesses:
             pairs = self.draw(access, self.labels, self.seeds, "measure", progress)
@@ -62,6 +64,16 @@ class Measurement:
             pairs = self.draw("z", others, self.seeds[: evaluation.MOST_OF_OTHERS], "measure others", progress)
             estimates |= evaluation.other_classes(evaluation.merged(pairs, self.features), joint_name(self.features), self.keep)
         return estimates, drawn[0]
+
+    def changes(self, progress: Progress) -> tuple[dict[str, Estimate], evaluation.PairedImages]:
+        """How far images changed, with the feature and without, where no judge tells them apart; and what the judge knows instead, if anything."""
+        found: dict[str, Estimate] = {}
+        drawn = []
+        for access in self.accesses:
+            prefix = "" if access == "z" else f"{access}_"
+            drawn.append(pairs := self.draw(access, self.labels, self.seeds, "measure", progress))
+            found |= {f"{prefix}{key.replace('others/', 'all/', 1)}": value for key, value in evaluation.everybody_else(pairs).items()}
+        return found, drawn[0]
 
     def draw(
         self, access: str, labels: Labels | None, seeds: Sequence[int], stage: str, progress: Progress, extractor: FeatureExtractor | None = None

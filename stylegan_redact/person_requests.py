@@ -13,6 +13,7 @@ import torch
 from stylegan_redact import detectors, evaluation, photos, pictures
 from stylegan_redact.decoder_files import DecoderFile
 from stylegan_redact.extractors import DiscriminatorFeatures, FeatureExtractor, TorchScript, describe_by
+from stylegan_redact.feature_requests import PERSON, source_of
 from stylegan_redact.inversion import Search
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import generate, sample_w
@@ -45,7 +46,7 @@ class Sitting:
 
 def is_person(feature: str) -> bool:
     """True for person:photos/ and its like, whether or not there is such a folder."""
-    return feature.startswith(PREFIX)
+    return source_of(feature) == PERSON
 
 
 def check(feature: str, method_name: str, method: Any, given: Mapping[str, Any]) -> None:

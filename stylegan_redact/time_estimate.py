@@ -55,11 +55,18 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
     image = sum(count * cost[what] for what, count in passes.items())
     seconds = {
         "inverting": 0 if plan.sitting is None else _num_sought(plan.sitting) * SEARCH.steps * (3 * cost["draw"] + 3 * cost["compare"]),
-        "labelling": 0 if plan.class_index is not None or plan.sitting is not None else len(plan.labelled_seeds) * (look + cost["detect"]),
+        "labelling": 0
+        if plan.class_index is not None or plan.sitting is not None or _labelled(plan)
+        else len(plan.labelled_seeds) * (look + cost["detect"]),
         "redacting": 1000 * kimg * image + steps * _MAPPING_PASSES * map_latents,
         "measuring": _num_measured(plan) * (2 * look + 2 * judge + cost["compare"]),
     }
     return {stage: duration for stage, duration in seconds.items() if duration > 0}
+
+
+def _labelled(plan: Plan) -> bool:
+    """Nothing has to be drawn to know who shows the feature."""
+    return plan.brought is not None and (plan.brought.labelled is not None or plan.brought.name not in plan.detector.attributes)
 
 
 def _num_sought(sitting: Sitting) -> int:

@@ -18,7 +18,7 @@ from stylegan_redact.pickles import read_snapshot
 
 SMALL = ["--num-latents=300", "--num-images=150"]
 FILES = {"options.json", "redaction.json", "stats.jsonl", "log.txt", "before.png", "after.png", "diff.png", "network-redacted.pkl"}
-FILES |= {"report.html", "README.md"}
+FILES |= {"labels.npz", "report.html", "README.md"}
 
 
 @pytest.fixture(scope="session")
@@ -208,7 +208,11 @@ def test_attribute_names_may_have_dashes(here, as_bundled):
 
 def test_a_network_of_ones_own_needs_classifier_and_judge(here, made):
     network, feature, classifier, judge = made[1]
-    assert "--classifier=FILE and --judge=FILE" in refused(here, network, feature)
+    told = refused(here, network, feature)
+    assert (
+        "none, this is no bundled network; --classifier: not given; --labels: not given" in told
+        and "--feature=glow --classifier=FILE --judge=FILE" in told
+    )
     assert "without --judge" in refused(here, network, feature, classifier)
     assert "without --classifier" in refused(here, network, feature, judge)
     assert "same file" in refused(here, network, feature, classifier, classifier.replace("--classifier", "--judge"))

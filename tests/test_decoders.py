@@ -23,7 +23,7 @@ TRAINED = {
     "unlearn": ["--kimg=1", "--lr=0.01"],
     "edit": ["--kimg=0.6", "--lr=0.01", "--guidance=0.1", "--margin=2"],
 }
-FILES = {"report.html", "README.md", "options.json", "redaction.json", "stats.jsonl", "log.txt", "before.png", "after.png", "diff.png"}
+FILES = {"labels.npz", "report.html", "README.md", "options.json", "redaction.json", "stats.jsonl", "log.txt", "before.png", "after.png", "diff.png"}
 LEAST_FALL = 0.4
 
 

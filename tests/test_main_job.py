@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_file_is_there_and_the_feature_falls(folder: Path) -> None:
     names = {"network-redacted.pkl", "before.png", "after.png", "diff.png", "redaction.json", "options.json", "log.txt", "stats.jsonl"}
-    names |= {"report.html", "README.md"}
+    names |= {"labels.npz", "report.html", "README.md"}
     assert {path.name for path in folder.iterdir()} == names
     estimates = json.loads((folder / "redaction.json").read_text())["estimates"]
     assert estimates["residual_rate/rate_after"]["value"] < estimates["residual_rate/rate_before"]["value"]
@@ -45,5 +45,5 @@ def test_memory_stays_under_two_gigabytes(folder: Path) -> None:
 
 def test_the_same_command_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     again = main_job(tmp_path)
-    for name in ("network-redacted.pkl", "before.png", "after.png", "diff.png", "report.html", "README.md"):
+    for name in ("network-redacted.pkl", "labels.npz", "before.png", "after.png", "diff.png", "report.html", "README.md"):
         assert (again / name).read_bytes() == (folder / name).read_bytes(), name

@@ -225,8 +225,7 @@ def _compare(img_before: torch.Tensor, img_after: torch.Tensor, judge: Detector,
     alike = [ms_ssim(some_after, some_before) for some_after, some_before in few]
     dissimilarity = 1 - torch.cat(alike) if similarity else img_before.new_full([len(img_before)], math.nan)
     l1 = (img_after - img_before).abs().mean((1, 2, 3))
-    # TorchScript may say that gradients are wanted where none are.
-    logits = [judge.logits(img).detach().float().cpu() for img in (img_before, img_after)]
+    logits = [judge.logits(img).float().cpu() for img in (img_before, img_after)]
     for side, answer in zip(("before", "after"), logits, strict=True):
         if answer.shape != (len(img_before), len(judge.attributes)):
             told = f"{list(answer.shape)} for {len(img_before)} images and {len(judge.attributes)} attributes"

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What --feature means: a bare name is an attribute, SOURCE:VALUE says who knows it, SOURCE:VALUE:OPTION=VALUE with options of that source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stylegan_redact import plugins
+from stylegan_redact.types import RedactError
+
+ATTRIBUTE, CLASS, DIRECTION, LABELS, PERSON, SEFA = "attribute", "class", "direction", "labels", "person", "sefa"
+SOURCES: Mapping[str, str] = {
+    ATTRIBUTE: "attribute:NAME, or NAME alone: what a classifier knows",
+    CLASS: "class:N: a whole class of a conditional network",
+    DIRECTION: "direction:FILE: a direction of W",
+    LABELS: "labels:FILE.npz: what somebody labelled",
+    PERSON: "person:PHOTOS: one person",
+    SEFA: "sefa:N: one of the directions that the weights amplify most",
+}
+"""Name -> how it is written."""
+_PREFIX = re.compile(r"([a-z_]+):(.*)", re.DOTALL)
+_OPTION = re.compile(r":([a-z_]+)=([^:]*)$")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A feature as the command line names it."""
+
+    text: str
+    source: str
+    """Of SOURCES."""
+    value: str
+    options: Mapping[str, Any]
+
+
+def asked(feature: str) -> Asked:
+    """What `--feature` names.
+
+    Raises:
+        RedactError: a source that there is not.
+    """
+    found = _PREFIX.fullmatch(feature)
+    if found is None:
+        return Asked(feature, ATTRIBUTE, feature, {})
+    source, value = found.groups()
+    if source not in SOURCES:
+        raise RedactError(
+            f"--feature={feature} was asked - there is no source {source!r}; there are {'; '.join(SOURCES.values())} - name one of these"
+        )
+    options: dict[str, Any] = {}
+    while source in (DIRECTION, LABELS, SEFA) and (last := _OPTION.search(value)) is not None:
+        options |= plugins.with_options(f"_:{last.group(1)}={last.group(2)}")[1]
+        value = value[: last.start()]
+    return Asked(feature, source, value, options)
+
+
+def source_of(feature: str) -> str:
+    """Of SOURCES; whether or not it has such a feature."""
+    return asked(feature).source

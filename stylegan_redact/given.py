@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features that the user brings along: labels in a file, a direction, or both. A classifier may steer besides, but none has to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stylegan_redact import feature_requests, names, plugins
+from stylegan_redact.features.attribute import Attribute
+from stylegan_redact.features.labels import LabelsFile
+from stylegan_redact.labels import Labels
+from stylegan_redact.latents import LabelFile, load_labels, save_labels
+from stylegan_redact.network import sample_w
+from stylegan_redact.network_files import sha256_of
+from stylegan_redact.types import Detector, Feature, Network, Progress, RedactError
+
+METHOD = "fold"
+"""Of a feature that nobody can recognise in a picture, where no method is named: it follows a direction."""
+_CHECKED, _TOLERANCE = 8, 1e-3
+"""Latents of a file that are made again from their seeds, and how far they may be off, as a share of their length."""
+HARDLY_TELLS = 0.6
+"""Balanced accuracy; below, a direction and its labels have little to do with each other."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was brought along."""
+
+    name: str
+    """Of the feature."""
+    source: Any
+    """Of `features/`, made from a direction; None: labels alone."""
+    labelled: Feature | None
+    """What the file of labels says."""
+    file: LabelFile | None
+    """That file."""
+    record: Mapping[str, Any]
+    """For records: hashes, and no names of folders."""
+    notes: tuple[str, ...]
+    """To be told."""
+
+    def gather(
+        self, network: Network, seeds: range, detector: Detector, labels: Labels | None, *, batch: int, half: bool, progress: Progress | None
+    ) -> Feature:
+        """The feature: labels by the file, else by the detector if it knows the feature, else by the direction's quantile.
+
+        Args:
+            network:  As loaded.
+            seeds:    To draw or to label, where no file of labels is there.
+            detector: May know nothing; the feature then has none.
+            labels:   Classes, of a conditional network.
+            batch:    Images at a time.
+            half:     Draw in float16 where the network does.
+            progress: Told (stage, share done, figures).
+
+        Raises:
+            RedactError: too few labels, or a file that does not fit.
+        """
+        knows = self.name in detector.attributes
+        by_detector = Attribute(self.name, detector, labels, half)
+        known = self.labelled
+        if known is None and knows:
+            known = by_detector.gather(network, seeds, batch=batch, progress=progress)
+        feature = known
+        if self.source is not None:
+            source = replace(self.source, known=known, labels=labels)
+            feature = source.gather(network, seeds, batch=batch, progress=progress)
+        assert feature is not None
+        around = seeds if feature.latents is None or feature.latents.seeds is None else feature.latents.seeds.tolist()
+        return replace(feature, name=self.name, detector=detector if knows else None, bystanders=by_detector.bystanders(network, around))
+
+
+def given_by(feature: str, labels: str | None, network: Network) -> Given | None:
+    """What `--feature` and `--labels` bring along; None: nothing, a classifier is to find the feature.
+
+    Args:
+        feature: As asked.
+        labels:  The file of labels.
+        network: That they are to be of.
+
+    Raises:
+        RedactError: a file that cannot be read, is of another network, or is about something else.
+    """
+    asked = feature_requests.asked(feature)
+    if asked.source in (feature_requests.CLASS, feature_requests.PERSON):
+        if labels is not None:
+            raise RedactError(f"--feature={feature} was asked with --labels - it needs none - leave it out")
+        return None
+    if asked.source == feature_requests.LABELS:
+        if labels is not None or asked.options:
+            raise RedactError(f"--feature={feature} was asked with --labels or options - the feature names its file - leave them out")
+        labels = asked.value
+    name, source, record, notes = asked.value, None, {}, ()
+    if asked.source in (feature_requests.DIRECTION, feature_requests.SEFA):
+        source = _source(asked)
+        name, notes = source.feature, source.notes(network)
+        by = {"file_sha256": sha256_of(asked.value)} if asked.source == feature_requests.DIRECTION else {}
+        told = {option.name: plugins.record(source)[option.name] for option in plugins.options(type(source)) if option.help}
+        record = {"direction": {"source": asked.source, **told, **by}}
+    elif labels is None:
+        return None
+    labelled, file = None, None
+    if labels is not None:
+        labelled, file = _labelled(labels, network)
+        name = file.feature if asked.source == feature_requests.LABELS else name
+        if names.find(name, [file.feature]) != names.Match(file.feature, True):
+            raise RedactError(f"{name!r} was asked with --labels={labels} - the file is about {file.feature!r} - ask for that, or label this one")
+        record["labels"] = {"sha256": sha256_of(labels), "n": len(file.source), "by": sorted(set(file.source))}
+    return Given(name, source, labelled, file, record, notes)
+
+
+def check_method(given: Given, method_name: str, method: Any, detector: Detector) -> None:
+    """Raises RedactError if the method looks at pictures and there is nobody who recognises the feature in them."""
+    if "detector" in method.needs and given.name not in detector.attributes:
+        raise RedactError(
+            f"{given.name} was to be redacted by {method_name} - it needs a detector, and none knows it - give --classifier=FILE, or a method that "
+            f"follows a direction, such as --method={METHOD}"
+        )
+
+
+def check_seeds(given: Given | None, measured: range) -> None:
+    """Raises RedactError if pictures that were labelled would be measured on."""
+    if given is None or given.labelled is None or given.labelled.latents is None or given.labelled.latents.seeds is None:
+        return
+    both = [seed for seed in given.labelled.latents.seeds.tolist() if seed in measured]
+    if both:
+        raise RedactError(
+            f"seed {both[0]} was labelled and was to be measured on - what is learned from must not be measured - choose another --seed"
+        )
+
+
+def doubts(feature: Feature) -> tuple[str, ...]:
+    """What to tell of a direction that its labels do not bear out."""
+    subspace = feature.subspace
+    if subspace is None or not subspace.accuracy < HARDLY_TELLS or feature.latents is None:
+        return ()
+    told = f"{subspace.accuracy:.2f} balanced accuracy on {len(feature.latents.w)} labelled latents, 0.5 is chance"
+    return (f"the direction of {feature.name} hardly tells who shows it ({told}): methods that follow it will change other things",)
+
+
+def _source(asked: feature_requests.Asked) -> Any:
+    kind = plugins.load("stylegan_redact.features", asked.source)
+    if asked.source == feature_requests.SEFA and not asked.value.isdecimal():
+        raise RedactError(f"--feature={asked.text} was asked - a direction of the weights has a number - give sefa:0 for the most amplified one")
+    value = {"path": asked.value} if asked.source == feature_requests.DIRECTION else {"index": int(asked.value)}
+    return plugins.build(kind, {**value, **asked.options})
+
+
+def _labelled(path: str, network: Network) -> tuple[Feature, LabelFile]:
+    file = load_labels(path)
+    _check_latents(Path(path), file, network)
+    return LabelsFile(path).gather(network, ()), file
+
+
+def _check_latents(path: Path, file: LabelFile, network: Network) -> None:
+    """Raises RedactError if the network makes other latents of these seeds: a hash may be missing, or be that of a copy."""
+    latents = file.latents
+    G: Any = network.G_ema
+    asked = f"the labels in {path} were to be used"
+    if latents.w.shape[1] != G.w_dim or latents.seeds is None:
+        return  # The source says so in its own words.
+    if (latents.c is None) != (getattr(G, "c_dim", 0) == 0):
+        raise RedactError(f"{asked} - they have {'no ' if latents.c is None else ''}classes, unlike the network - label pictures of this network")
+    some = slice(_CHECKED)
+    w = sample_w(G, latents.seeds[some].tolist(), c=None if latents.c is None else latents.c[some]).cpu()
+    if bool(((w - latents.w[some]).norm(dim=1) > _TOLERANCE * w.norm(dim=1)).any()):
+        raise RedactError(f"{asked} - this network makes other latents of the same seeds - label pictures of this network")
+
+
+def save_label_files(feature: Feature, given: Given | None, classifiers: Mapping[str, Any], network_sha256: str, folder: Path) -> None:
+    """Leaves `labels.npz`, or one file for each of several features; what every way of labelling ends in, and `--labels` takes.
+
+    Args:
+        feature:        As gathered.
+        given:          What the user brought along.
+        classifiers:    What the records say of the detector.
+        network_sha256: Of the file that the latents are of.
+        folder:         The run directory.
+    """
+    for part in feature.each:
+        latents = part.latents
+        if latents is None or latents.seeds is None:
+            continue
+        source = (_who(part, given, classifiers.get("detector")),) * len(latents.w) if given is None or given.file is None else given.file.source
+        name = "labels.npz" if not feature.parts else f"labels-{part.name}.npz"
+        save_labels(folder / name, LabelFile(part.name, latents, source, network_sha256))
+
+
+def _who(feature: Feature, given: Given | None, detector: Any) -> str:
+    if feature.label is not None:
+        return "class"
+    if given is not None and feature.detector is None:
+        return type(given.source).__name__.lower()
+    told = detector if isinstance(detector, Mapping) else {}
+    return f"{told['bundled']} {told['role']}" if "bundled" in told else f"classifier {next(iter(told.values()), '')}".strip()

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`redact.py direction --network=NETWORK --feature=NAME`: the direction of W that a feature lies along, in files for other tools, with pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from stylegan_redact import given, job, pictures
+from stylegan_redact.cli import failure
+from stylegan_redact.network import generate
+from stylegan_redact.run_dir import check_outdir, whole_file, write_json
+from stylegan_redact.types import Feature, Network, RedactError, Subspace
+from stylegan_redact.version import VERSION
+from stylegan_redact.wspace.geometry import shift_along
+
+_ROWS = 4
+"""People that the strip shows."""
+
+
+def command() -> click.Command:
+    """The verb."""
+    params: list[click.Parameter] = [
+        click.Option(["--network"], required=True, metavar="NAME|PATH|URL", help="Network pickle, or the name of a bundled network"),
+        click.Option(["--feature"], required=True, metavar="NAME|SOURCE:VALUE", help="One feature, as in the main command; sefa:N needs no labels"),
+        click.Option(["--out"], default="direction", metavar="PATH", type=click.Path(path_type=Path), help="Of the files, without their endings"),
+        click.Option(["--classifier"], type=click.Path(), metavar="FILE", help="As in the main command"),
+        click.Option(["--judge"], type=click.Path(), metavar="FILE", help="As in the main command"),
+        click.Option(["--labels"], type=click.Path(), metavar="FILE.npz", help="As in the main command"),
+        click.Option(["--class", "classes"], metavar="N|all", help="As in the main command"),
+        click.Option(["--num-latents"], type=click.IntRange(1, job.MOST_SEEDS), default=6_000, help="Seeds to label"),
+        click.Option(["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="As in the main command"),
+        click.Option(["--steps"], type=click.IntRange(3, 15), default=7, help="Pictures of each person in the strip"),
+        click.Option(["--reach"], type=click.FloatRange(0.1, 10), default=2.0, help="How far the strip goes, in standard deviations of w along it"),
+        click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time"),
+        click.Option(["--device"], type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute"),
+    ]
+    doc = "Write the direction of W of a feature: .npy and .pt [1, w_dim] for other tools, .json with its threshold, .png with pictures along it."
+    return click.Command("direction", callback=_direction, params=params, help=doc, context_settings={"show_default": True})
+
+
+def _direction(out: Path, steps: int, reach: float, **request: Any) -> None:
+    try:
+        for line in find(job.Request(**request, method="fold"), out, steps=steps, reach=reach):
+            click.echo(line)
+    except RedactError as error:
+        raise failure(error) from None
+
+
+def find(request: job.Request, out: Path, *, steps: int = 7, reach: float = 2.0) -> tuple[str, ...]:
+    """Writes `out`.npy, .pt, .json and .png; what to know of them comes back.
+
+    Args:
+        request: Network, feature and who knows it, as the main command takes them.
+        out:     Path without ending.
+        steps:   Pictures of each person in the strip.
+        reach:   From -reach to reach standard deviations of w along the direction.
+
+    Raises:
+        RedactError: as the main command, several features, or one without a direction.
+    """
+    check_outdir(out.parent)
+    if not out.parent.is_dir():
+        raise RedactError(f"a direction was to go to {out} - there is no such folder - make it, or give another --out")
+    plan = job.prepare(request)
+    feature = plan.gather(plan.network, plan.labelled_seeds, batch=plan.batch, half=plan.precision.half, progress=None)
+    subspace, latents = feature.subspace, feature.latents
+    if subspace is None or latents is None:
+        raise RedactError(f"the direction of {request.feature} was asked - it has none of its own - name one attribute, a file of labels, or sefa:N")
+    unit = subspace.basis[:1].float().cpu()
+    for ending, write in ((".npy", lambda path: _save_npy(path, unit)), (".pt", lambda path: torch.save(unit.clone(), path))):
+        with whole_file(out.with_name(out.name + ending)) as temporary:
+            write(temporary)
+    ws = strip(plan.network, feature, subspace, steps=steps, reach=reach)
+    images = torch.cat([img.cpu() for img in generate(plan.network.G_ema, ws, batch=plan.batch)])
+    with whole_file(out.with_name(f"{out.name}.png")) as temporary:
+        pictures.to_grid(images, steps).save(temporary, format="png")
+    write_json(out.with_name(f"{out.name}.json"), _record(plan, feature, subspace, unit))
+    accuracy = "nobody said what shows" if subspace.accuracy != subspace.accuracy else f"balanced accuracy {subspace.accuracy:.3f}"
+    notes = () if plan.brought is None else plan.brought.notes
+    told = f"{feature.name}: past {float(subspace.threshold[0]):.4g} along the direction, of {len(latents.w)} latents ({accuracy})"
+    return (
+        *notes,
+        *(f"Warning: {text}" for text in given.doubts(feature)),
+        told,
+        f"Wrote {', '.join(f'{out.name}{ending}' for ending in ('.npy', '.pt', '.json', '.png'))}",
+    )
+
+
+def strip(network: Network, feature: Feature, subspace: Subspace, *, steps: int, reach: float) -> torch.Tensor:
+    """[people * steps, w_dim]: the first labelled latents, each moved the natural way to the same places along the direction, from left to right."""
+    latents = feature.latents
+    assert latents is not None
+    w = latents.w[:_ROWS].double()
+    position = latents.w.double() @ subspace.basis[0]
+    places = position.mean() + position.std() * torch.linspace(-reach, reach, steps, dtype=torch.float64, device=w.device)
+    shift = shift_along(latents, subspace)[0]
+    return (w[:, None] + (places - (w @ subspace.basis[0])[:, None])[..., None] * shift).flatten(0, 1).float()
+
+
+def _record(plan: job.Plan, feature: Feature, subspace: Subspace, unit: torch.Tensor) -> dict[str, Any]:
+    assert feature.latents is not None
+    return {
+        "tool": "stylegan-redact",
+        "version": VERSION,
+        "feature": feature.name,
+        "space": "w",
+        "direction": unit[0].tolist(),
+        "threshold": float(subspace.threshold[0]),
+        "accuracy": subspace.accuracy,
+        "num_latents": len(feature.latents.w),
+        "network_sha256": plan.file.snapshot.sha256,
+        "detector": plan.classifiers["detector"],
+    }
+
+
+def _save_npy(path: Path, unit: torch.Tensor) -> None:
+    with path.open("wb") as file:
+        np.save(file, unit.numpy())

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks before the training see what was planted: a rate, two who disagree, a classifier out of its domain, attributes that go together."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import tiny
+import torch
+
+from stylegan_redact import prechecks
+from stylegan_redact.network import sample_w
+from stylegan_redact.types import Feature, LabelledLatents
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def logits(n: int = 400) -> torch.Tensor:
+    """[n, 6]: column 1 follows column 0, column 2 is its opposite nine times of ten, the rest is chance."""
+    noise = torch.randn([n, 6], generator=torch.Generator().manual_seed(2)) * 5
+    noise[:, 1] = noise[:, 0] + 0.5
+    noise[:, 2] = torch.where(torch.arange(n) % 10 < 9, -noise[:, 0], noise[:, 0])
+    return noise
+
+
+NAMES = ("beard", "mustache", "hat", "a", "b", "c")
+
+
+def test_prevalence_and_what_goes_with_the_feature() -> None:
+    found = logits()
+    latents = LabelledLatents(torch.zeros(400, 2), found[:, 0], logits=found)
+    rate = prechecks.prevalence("beard", latents)["beard/prevalence"]
+    assert rate.value == pytest.approx(100 * float((found[:, 0] > 0).float().mean())) and rate.low < rate.value < rate.high and rate.n == 400
+    goes = prechecks.confounders("beard", latents, NAMES)
+    assert list(goes)[:2] == ["beard/goes with mustache (phi)", "beard/goes with hat (phi)"]
+    assert goes["beard/goes with mustache (phi)"].low > 0.8 and goes["beard/goes with hat (phi)"].high < -0.7
+    assert goes["beard/beside it mustache/prevalence"].n == 400
+
+
+def test_a_classifier_out_of_its_domain_is_told() -> None:
+    good = logits()
+    assert prechecks.domain("beard", good, NAMES) == []
+    one_sided = good.clone()
+    one_sided[:, 1:] = -one_sided[:, 1:].abs() - 0.1
+    (told,) = prechecks.domain("beard", one_sided, NAMES)
+    assert "gives 5 of its 6 attributes one and the same answer on all 400 images" in told
+    assert any("hardly varies" in text for text in prechecks.domain("beard", 3 + 0.001 * good, NAMES))
+    assert any("is unsure of beard" in text for text in prechecks.domain("beard", 0.01 * good, NAMES))
+
+
+def test_detector_and_judge_on_the_same_images() -> None:
+    net = tiny.network()
+    corners = tiny.Corners(net.G_ema)
+    w = sample_w(net.G_ema, range(200))
+    score = corners.logits(tiny.images(net.G_ema, range(200)))
+    feature = Feature("glow", LabelledLatents(w, score[:, 1], torch.arange(200), score), detector=corners)
+    found = prechecks.look(net, feature, corners, batch=100)
+    kappa = found.figures["glow/labels and judge agree (kappa)"]
+    assert kappa.value == 1 and kappa.n == 200 and 0.8 < kappa.low < 1 and found.warnings == ()
+    blind = SimpleNamespace(attributes=("glow",), logits=lambda img: (img[:, 0, -1, -1] * 1e4).sin()[:, None], differentiable=True)
+    found = prechecks.look(net, feature, blind, batch=100)
+    assert any("agree hardly more than by chance" in text for text in found.warnings)
+    assert any(line.startswith("glow/prevalence: ") and "n = 200" in line for line in found.lines)
+    assert prechecks.record(found)["figures"]["glow/prevalence"]["n"] == 200
+    deaf = SimpleNamespace(attributes=(), logits=lambda img: img.new_zeros([len(img), 0]), differentiable=False)
+    assert "glow/labels and judge agree (kappa)" not in prechecks.look(net, feature, deaf, batch=100).figures
