@@ -127,6 +127,7 @@ def core_options() -> list[click.Option]:
             help="Run these sources of the file, with all your rights: for networks that are not known here",
         ),
         offline_option(),
+        click.Option(["--delta/--no-delta"], default=True, help="Write redaction.safetensors: the edit apart from the network, docs/delta.md"),
         click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options and a time estimate, then stop; write nothing"),
     ]
 

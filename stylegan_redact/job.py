@@ -14,6 +14,7 @@ from stylegan_redact import (
     api,
     casting,
     class_requests,
+    delta,
     evaluation,
     given,
     meant,
@@ -31,6 +32,7 @@ from stylegan_redact.labels import Labels
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import seed_range, span
 from stylegan_redact.network_files import DecoderFile, NetworkFile
+from stylegan_redact.pickles import Snapshot
 from stylegan_redact.precision import Precision, no_shortcuts
 from stylegan_redact.progress import Progress, time_text
 from stylegan_redact.types import Estimate, Feature, Network, RedactError
@@ -68,6 +70,8 @@ class Request:
     decoder: str | None = None
     labels: str | None = None
     """File of labelled latents."""
+    delta: bool = True
+    """Also write the edit apart from the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +200,8 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     dropped = network_files.save(after, folder, plan.file, provenance(plan))
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
+    if plan.request.delta and isinstance(plan.file.snapshot, Snapshot):
+        delta.write(after, plan.file.snapshot, folder / delta.NAME, provenance(plan), estimates)
     _conclude(plan, folder, estimates, pairs, {"before_training": before, "pictures": shown, "dropped": dropped}, progress)
     return folder
 

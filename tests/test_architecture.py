@@ -43,6 +43,7 @@ COMMAND_SIDE = {
     "label_page",
     "report",
     "reporting",
+    "delta",
     "meant",
 }
 PLUGIN_FOLDERS = {"features", "methods", "evaluation", "attacks"}

@@ -18,7 +18,7 @@ from stylegan_redact.pickles import read_snapshot
 
 SMALL = ["--num-latents=300", "--num-images=150"]
 FILES = {"options.json", "redaction.json", "stats.jsonl", "log.txt", "before.png", "after.png", "diff.png", "network-redacted.pkl"}
-FILES |= {"labels.npz", "report.html", "README.md"}
+FILES |= {"redaction.safetensors", "labels.npz", "report.html", "README.md"}
 
 
 @pytest.fixture(scope="session")
