@@ -1,14 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people call an attribute and what a classifier calls it: `glasses` is `Eyeglasses`, `beard` is not `No_Beard`."""
+"""What people call an attribute and what a classifier calls it: `glasses` is `Eyeglasses`, `beard` is not `No_Beard`; CelebA's 40 attributes."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from stylegan_redact.backends.celeba import ABSENT, ATTRIBUTES, SAME
+from stylegan_redact.types import RedactError
 
+ATTRIBUTES = tuple(
+    """5_o_clock_shadow arched_eyebrows attractive bags_under_eyes bald bangs big_lips big_nose black_hair blond_hair
+    blurry brown_hair bushy_eyebrows chubby double_chin eyeglasses goatee gray_hair heavy_makeup high_cheekbones
+    male mouth_slightly_open mustache narrow_eyes no_beard oval_face pale_skin pointy_nose receding_hairline rosy_cheeks
+    sideburns smiling straight_hair wavy_hair wearing_earrings wearing_hat wearing_lipstick wearing_necklace wearing_necktie young""".split()
+)
+"""In CelebA's order (Liu et al. 2015, list_attr_celeba.txt), in small letters."""
+SAME: Mapping[str, str] = {
+    "stubble": "5_o_clock_shadow",
+    "five_o_clock_shadow": "5_o_clock_shadow",
+    "bags_under_the_eyes": "bags_under_eyes",
+    "baldness": "bald",
+    "fringe": "bangs",
+    "blonde_hair": "blond_hair",
+    "glasses": "eyeglasses",
+    "spectacles": "eyeglasses",
+    "grey_hair": "gray_hair",
+    "makeup": "heavy_makeup",
+    "man": "male",
+    "men": "male",
+    "open_mouth": "mouth_slightly_open",
+    "mouth_open": "mouth_slightly_open",
+    "moustache": "mustache",
+    "smile": "smiling",
+    "earrings": "wearing_earrings",
+    "hat": "wearing_hat",
+    "lipstick": "wearing_lipstick",
+    "necklace": "wearing_necklace",
+    "necktie": "wearing_necktie",
+    "tie": "wearing_necktie",
+}
+"""Everyday word -> attribute."""
+ABSENT: Mapping[str, str] = {"beard": "no_beard", "female": "male", "woman": "male", "women": "male", "old": "young"}
+"""Everyday word -> attribute whose absence it is."""
 BESIDE: dict[str, tuple[str, ...]] = {
     "beard": ("goatee", "mustache", "sideburns", "5_o_clock_shadow"),
     "no_beard": ("goatee", "mustache", "sideburns", "5_o_clock_shadow"),
@@ -20,6 +54,28 @@ BESIDE: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How a word is seen in the attributes."""
+
+    attribute: str
+    present: bool
+    """False: the word is the absence of the attribute, as beard is of no_beard."""
+
+    @property
+    def index(self) -> int:
+        """Of the attribute, in CelebA's order."""
+        return ATTRIBUTES.index(self.attribute)
+
+    @property
+    def sign(self) -> float:
+        """What turns the attribute's logit into that of the word."""
+        return 1.0 if self.present else -1.0
+
+    def __str__(self) -> str:
+        return self.attribute if self.present else f"not {self.attribute}"
+
+
+@dataclass(frozen=True)
 class Match:
     """Which of a classifier's attributes a word means."""
 
@@ -27,6 +83,20 @@ class Match:
     """As the classifier spells it."""
     present: bool
     """False: the word says that this attribute is absent, as beard says of No_Beard."""
+
+
+def recipe(asked: str) -> Recipe:
+    """The attribute that a word means.
+
+    Raises:
+        RedactError: none; lists what there is.
+    """
+    attribute, present = _meaning(asked)
+    if attribute in ATTRIBUTES:
+        return Recipe(attribute, present)
+    close = difflib.get_close_matches(attribute, [*ATTRIBUTES, *SAME, *ABSENT])
+    hint = f"did you mean {' or '.join(close)}?" if close else "take one of these, or another classifier"
+    raise RedactError(f"the attribute {asked!r} was asked - CelebA has beard, {', '.join(ATTRIBUTES)} - {hint}")
 
 
 def spelt(name: str) -> str:

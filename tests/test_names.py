@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stylegan_redact import detectors, names
-from stylegan_redact.backends.celeba import ABSENT, ATTRIBUTES, SAME
+from stylegan_redact.names import ABSENT, ATTRIBUTES, SAME
 from stylegan_redact.portraits.portrait import ATTRIBUTES as BUNDLED
 from stylegan_redact.types import RedactError
 

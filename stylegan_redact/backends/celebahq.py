@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from stylegan_redact.backends import celeba, picture
+from stylegan_redact import names
+from stylegan_redact.backends import picture
 from stylegan_redact.pickle_classifier import SingleNetwork
 from stylegan_redact.types import RedactError
 
@@ -140,7 +141,7 @@ class AttributeClassifier(torch.nn.Module):
 
 def build(network: SingleNetwork, word: str) -> AttributeClassifier:
     """The classifier as a detector's network: above 0 where what the word means shows."""
-    return AttributeClassifier(network, celeba.recipe(word).sign).eval().requires_grad_(False)
+    return AttributeClassifier(network, names.recipe(word).sign).eval().requires_grad_(False)
 
 
 def _blurs(network: SingleNetwork) -> bool:

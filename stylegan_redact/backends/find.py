@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import detectors
-from stylegan_redact.backends import celeba, celebahq, described, resnet50
+from stylegan_redact import detectors, names
+from stylegan_redact.backends import celebahq, described, resnet50
 from stylegan_redact.downloads import download, sha256_of
 from stylegan_redact.pickle_classifier import read_single_network
 from stylegan_redact.types import RedactError
@@ -45,7 +45,7 @@ class ClassifierFile:
         if self.kind != "torchscript":
             told["kind"] = self.kind
         if self.kind in (CELEBAHQ, "resnet50"):
-            told["attribute"] = str(celeba.recipe(self.word))
+            told["attribute"] = str(names.recipe(self.word))
         elif described.beside(self.path).is_file():
             told["description_sha256"] = sha256_of(described.beside(self.path))
         return told
@@ -65,15 +65,15 @@ class ClassifierFile:
             built = celebahq.build(read_single_network(self.path), self.word).to(device)
             return detectors.tried(built, (self.feature,), img_shape, device, asked)
         if self.kind == "resnet50":
-            predictor, names = resnet50.load(self.path, self.feature)
-            return detectors.tried(predictor.to(device), names, img_shape, device, asked)
+            predictor, columns = resnet50.load(self.path, self.feature)
+            return detectors.tried(predictor.to(device), columns, img_shape, device, asked)
         json_file = described.beside(self.path)
         if self.kind == "torchscript" and not json_file.is_file():
             return detectors.load_torchscript(self.path, self.feature, img_shape, device)
         told = described.read(json_file) if json_file.is_file() else described.Description()
         net, inside = detectors.open_torchscript(self.path, device) if self.kind == "torchscript" else (described.open_exported(self.path), "")
-        names = described.names_of(told, inside, self.feature, asked)
-        return detectors.tried(described.Described(net, told).to(device), names, img_shape, device, asked)
+        columns = described.names_of(told, inside, self.feature, asked)
+        return detectors.tried(described.Described(net, told).to(device), columns, img_shape, device, asked)
 
 
 def find(text: str, feature: str) -> ClassifierFile:
@@ -90,7 +90,7 @@ def find(text: str, feature: str) -> ClassifierFile:
     source, colon, word = text.partition(":")
     if source == CELEBAHQ and (colon == "" or not Path(text).exists()):
         word = word if colon else feature
-        name = celebahq.file_name(celeba.recipe(word).attribute)
+        name = celebahq.file_name(names.recipe(word).attribute)
         path = download(celebahq.BASE_URL + name, "classifier", celebahq.SHA256.get(name))
         return ClassifierFile(path, sha256_of(path), CELEBAHQ, feature, word)
     path, name = Path(text), Path(text).name
@@ -111,9 +111,9 @@ def _check_named(name: str, feature: str) -> None:
             f"the classifier {name} was asked - of pickles only NVIDIA's of CelebA-HQ are read, and their names say what they tell - "
             "name it celebahq-classifier-NN-ATTRIBUTE.pkl as NVIDIA does, or give a TorchScript file"
         )
-    if celeba.recipe(feature).attribute != attribute:
+    if names.recipe(feature).attribute != attribute:
         raise RedactError(
-            f"the classifier {name} was asked for {feature!r} - it tells {attribute} - give {celebahq.file_name(celeba.recipe(feature).attribute)}"
+            f"the classifier {name} was asked for {feature!r} - it tells {attribute} - give {celebahq.file_name(names.recipe(feature).attribute)}"
         )
 
 
@@ -124,12 +124,12 @@ def _kind(path: Path) -> str:
             return "resnet50"
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {name.partition("/")[2] or name for name in archive.namelist()}
+            inside = {name.partition("/")[2] or name for name in archive.namelist()}
     except (zipfile.BadZipFile, OSError):
         return "torchscript"
-    if names & {"archive_format", "models/model.json", "serialized_exported_program.json"}:
+    if inside & {"archive_format", "models/model.json", "serialized_exported_program.json"}:
         return "torch.export"
-    return "resnet50" if "data.pkl" in names and "constants.pkl" not in names else "torchscript"
+    return "resnet50" if "data.pkl" in inside and "constants.pkl" not in inside else "torchscript"
 
 
 def was_steering(record: Mapping[str, Any]) -> str | None:

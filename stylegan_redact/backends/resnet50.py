@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from stylegan_redact.backends import celeba, picture
+from stylegan_redact import names
+from stylegan_redact.backends import picture
 from stylegan_redact.types import RedactError
 
 SIZE = 256
-_NUM = len(celeba.ATTRIBUTES)
+_NUM = len(names.ATTRIBUTES)
 BLOCKS = (3, 4, 6, 3)
 _COUNTER = "num_batches_tracked"
 """Of batch normalisation: of no use here, and older files have none."""
@@ -101,7 +102,7 @@ def load(path: Path, feature: str) -> tuple[AttributePredictor, tuple[str, ...]]
     Raises:
         RedactError: the file holds something else, or CelebA has no such attribute.
     """
-    recipe = celeba.recipe(feature)
+    recipe = names.recipe(feature)
     asked = f"a ResNet-50 that knows the attributes of CelebA was expected in {path}"
     state = _state(path, asked)
     first, last = state.get("conv1.weight"), state.get("fc.weight")
@@ -120,8 +121,8 @@ def load(path: Path, feature: str) -> tuple[AttributePredictor, tuple[str, ...]]
         told = f"{ascii(name)[1:-1][:80]} is {got.get(name, 'missing')}, of a ResNet-50 it is {wanted.get(name, 'unknown')}"
         raise RedactError(f"{asked} - {told}, and so on in {len(differing)} places - export the network as TorchScript instead")
     net.load_state_dict({name: tensor.float() for name, tensor in state.items()} | counters, assign=True)
-    names = tuple(feature if name == recipe.attribute else name for name in celeba.ATTRIBUTES)
-    return AttributePredictor(net, () if recipe.present else (recipe.index,)).eval(), names
+    columns = tuple(feature if name == recipe.attribute else name for name in names.ATTRIBUTES)
+    return AttributePredictor(net, () if recipe.present else (recipe.index,)).eval(), columns
 
 
 def _state(path: Path, asked: str) -> Mapping[str, torch.Tensor]:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from tensorflow_pickles import dumps
 
-from stylegan_redact.backends import celeba, celebahq
+from stylegan_redact import names
+from stylegan_redact.backends import celebahq
 from stylegan_redact.backends.find import find
 from stylegan_redact.pickle_classifier import read_single_network
 from stylegan_redact.types import RedactError, UntrustedFile
@@ -80,7 +81,7 @@ def test_its_gradient_is_that_of_the_numbers(tmp_path: Path) -> None:
 
 def test_the_forty_files() -> None:
     """In NVIDIA's order, which is not CelebA's."""
-    assert {slug.replace("-", "_") for slug in celebahq.FILES} == set(celeba.ATTRIBUTES) and len(celebahq.FILES) == len(celeba.ATTRIBUTES) == 40
+    assert {slug.replace("-", "_") for slug in celebahq.FILES} == set(names.ATTRIBUTES) and len(celebahq.FILES) == len(names.ATTRIBUTES) == 40
     numbers = {"male": 0, "5_o_clock_shadow": 5, "eyeglasses": 19, "mustache": 25, "no_beard": 27, "sideburns": 33, "wearing_necktie": 39}
     for attribute, number in numbers.items():
         name = celebahq.file_name(attribute)

@@ -13,8 +13,8 @@ import torch
 from click.testing import CliRunner
 from odd_server import Page, Server, serving
 
-from stylegan_redact import cli, job
-from stylegan_redact.backends import celeba, celebahq
+from stylegan_redact import cli, job, names
+from stylegan_redact.backends import celebahq
 from stylegan_redact.backends.find import find, was_steering
 from stylegan_redact.proof import judges
 from stylegan_redact.types import RedactError
@@ -35,14 +35,14 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def test_words() -> None:
-    told = {word: str(celeba.recipe(word)) for word in ("beard", "No Beard", "Grey-Hair", "glasses", "5_o_Clock_Shadow", "woman", "smile")}
+    told = {word: str(names.recipe(word)) for word in ("beard", "No Beard", "Grey-Hair", "glasses", "5_o_Clock_Shadow", "woman", "smile")}
     assert list(told.values()) == ["not no_beard", "no_beard", "gray_hair", "eyeglasses", "5_o_clock_shadow", "not male", "smiling"]
-    assert celeba.recipe("young").index == 39 and celeba.recipe("beard").index == 24 and celeba.recipe("beard").sign == -1
-    assert set(celeba.SAME.values()) | set(celeba.ABSENT.values()) <= set(celeba.ATTRIBUTES)
-    assert not set(celeba.ATTRIBUTES) & {*celeba.SAME, *celeba.ABSENT} and not set(celeba.SAME) & set(celeba.ABSENT)
+    assert names.recipe("young").index == 39 and names.recipe("beard").index == 24 and names.recipe("beard").sign == -1
+    assert set(names.SAME.values()) | set(names.ABSENT.values()) <= set(names.ATTRIBUTES)
+    assert not set(names.ATTRIBUTES) & {*names.SAME, *names.ABSENT} and not set(names.SAME) & set(names.ABSENT)
     for typo, meant in (("berd", "beard"), ("moustach", "moustache"), ("wearing_hut", "wearing_hat")):
         with pytest.raises(RedactError, match=f"did you mean .*{meant}"):
-            celeba.recipe(typo)
+            names.recipe(typo)
 
 
 def test_only_the_file_of_the_attribute_is_fetched_once(server: Server) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from stylegan_redact.backends import celeba
+from stylegan_redact import names
 from stylegan_redact.backends.find import find
 from stylegan_redact.backends.resnet50 import ResNet50
 from stylegan_redact.types import RedactError
@@ -77,7 +77,7 @@ def test_logits_are_presence_less_absence(tmp_path: Path, wrapped: bool) -> None
     expected[:, 24] *= -1  # no_beard
     assert torch.allclose(detector.logits(img).double(), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
     assert detector.differentiable and float(expected.std(0).min()) > 0
-    assert detector.attributes == (*celeba.ATTRIBUTES[:24], "beard", *celeba.ATTRIBUTES[25:])
+    assert detector.attributes == (*names.ATTRIBUTES[:24], "beard", *names.ATTRIBUTES[25:])
     assert file.record == {"file_sha256": file.sha256, "kind": "resnet50", "attribute": "not no_beard"}
 
 
