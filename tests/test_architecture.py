@@ -33,12 +33,18 @@ COMMAND_SIDE = {
     "measuring",
     "class_requests",
     "proof",
+    "checkpoints",
+    "stopping",
+    "snapshots",
+    "delta",
+    "steering",
 }
 PLUGIN_FOLDERS = {"features", "methods", "evaluation", "attacks"}
 EVERYTHING = {"*"}
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "labels": {"types"},
+    "keeping": {"types"},
     "plugins": {"types"},
     "estimates": {"types"},
     "paired_tests": {"types", "estimates"},
@@ -56,8 +62,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "downloads": {"types", "dnnlib"},
     "extractors": {"types", "networks", "downloads"},
     "latents": {"types", "network"},
-    "training": {"types", "network", "losses", "wspace", "torch_utils"},
-    "features": {"types", "labels", "plugins", "network", "latents", "wspace", "detectors"},
+    "training": {"types", "keeping", "network", "losses", "wspace", "torch_utils"},
+    "features": {"types", "labels", "plugins", "keeping", "network", "latents", "wspace", "detectors"},
     "methods": {"types", "labels", "plugins", "network", "foreign", "wspace", "losses", "training"},
     "evaluation": {"types", "labels", "plugins", "network", "wspace", "estimates", "paired_tests", "extractors", "losses"},
     "attacks": {"types", "labels", "plugins", "network", "estimates", "losses", "wspace", "training"},

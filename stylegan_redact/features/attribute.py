@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from stylegan_redact.detectors import column
+from stylegan_redact.features._labelling import logits_of
 from stylegan_redact.labels import Labels
-from stylegan_redact.network import generate, sample_w
+from stylegan_redact.network import sample_w
 from stylegan_redact.types import Bystanders, Detector, Feature, LabelledLatents, Network, Progress, RedactError
 from stylegan_redact.wspace.subspace import find_subspace
 
@@ -47,16 +48,15 @@ class Attribute:
         index = column(self.detector, self.value)
         c = None if self.labels is None else self.labels(seeds)
         w = sample_w(network.G_ema, seeds, c=c)
-        logits: list[torch.Tensor] = []
-        for images in generate(network.G_ema, w, batch=batch, half=self.half):
-            with torch.no_grad():
-                logits.append(self.detector.logits(images))
+
+        def tell(so_far: torch.Tensor) -> None:
             if progress is not None:
-                done = sum(map(len, logits))
-                progress("label", done / len(w), {"rate": float((torch.cat(logits)[:, index] > 0).float().mean())})
-        score = torch.cat(logits)[:, index]
+                progress("label", len(so_far) / len(w), {"rate": float((so_far[:, index] > 0).float().mean())})
+
+        logits = logits_of(network.G_ema, w, self.detector, batch=batch, half=self.half, tell=tell)
+        score = logits[:, index]
         self.check_rate(int((score > 0).sum()), len(score))
-        latents = LabelledLatents(w, score, torch.tensor(list(seeds)), torch.cat(logits), None if c is None else c.to(w.device))
+        latents = LabelledLatents(w, score, torch.tensor(list(seeds)), logits, None if c is None else c.to(w.device))
         return Feature(self.value, latents, find_subspace(latents), self.detector, bystanders=self.bystanders(network, seeds))
 
     def bystanders(self, network: Network, seeds: Sequence[int]) -> Bystanders | None:
