@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import difflib
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import api, class_requests, detectors, evaluation, network_files, pictures, plugins, run_dir
+from stylegan_redact import api, class_requests, evaluation, network_files, pictures, plugins, run_dir, running, snapshots, steering
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.whole_class import WholeClass
 from stylegan_redact.labels import Labels, class_feature, of_class
@@ -53,6 +53,13 @@ class Request:
     """--class: which class of a conditional network, or all."""
     trust_source: tuple[str, ...] = ()
     decoder: str | None = None
+    resume: str | None = None
+    """latest, or a run directory."""
+    checkpoint_every: float = 60.0
+    """Seconds."""
+    snap: int | None = None
+    """Thousands of images between snapshots."""
+    delta: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,11 +109,13 @@ def prepare(request: Request) -> Plan:
     if class_index is not None:
         detector, judge, classifiers = class_requests.judge_of(request.judge, feature, G, device)
     else:
-        detector, judge, classifiers = _classifiers(request, file, network, device)
-        feature = attribute_name(request.feature, detector.attributes, "feature", "this network's detector")
-        attribute_name(feature, judge.attributes, "feature", "the judge")
+        detector, judge, classifiers = steering.classifiers(
+            request.feature, request.classifier, request.judge, file=file, network=network, device=device
+        )
+        feature = steering.attribute_name(request.feature, detector.attributes, "feature", "this network's detector")
+        steering.attribute_name(feature, judge.attributes, "feature", "the judge")
     both = tuple(name for name in detector.attributes if name in judge.attributes)
-    keep = tuple(attribute_name(name, both, "attribute to keep", "the detector and the judge") for name in request.keep)
+    keep = tuple(steering.attribute_name(name, both, "attribute to keep", "the detector and the judge") for name in request.keep)
     if feature in keep:
         raise RedactError(f"{feature!r} was to be redacted and kept - it can be one of the two - take it out of --keep")
     batch = request.batch_gpu or default_batch(device, G.img_resolution)
@@ -122,21 +131,6 @@ def prepare(request: Request) -> Plan:
         class_index=class_index,
         precision=class_requests.self_test(network, labels, seed_range(first, request.num_latents), batch),
     )  # fmt: skip
-
-
-def attribute_name(asked: str, known: tuple[str, ...], what: str, whose: str) -> str:
-    """`asked` as the classifier spells it: `grey-hair` is grey_hair.
-
-    Raises:
-        RedactError: the classifier does not know it; lists what it knows.
-    """
-    name = asked.strip().lower().replace("-", "_").replace(" ", "_")
-    for candidate in (asked, name):
-        if candidate in known:
-            return candidate
-    close = difflib.get_close_matches(name, known)
-    advice = f"did you mean {' or '.join(close)}?" if close else "take one of these"
-    raise RedactError(f"the {what} {asked!r} was asked - {whose} knows: {', '.join(known)} - {advice}")
 
 
 def resolved(plan: Plan) -> dict[str, Any]:
@@ -186,28 +180,46 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
 
     Raises:
         RedactError: the feature is too rare or too common, a method that finds no way, or a disk that is full.
+        Ended:       a signal came; the run can be resumed.
     """
+    request, name = plan.request, f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}"
+    ending, options = network_files.result_path(Path(), plan.file).suffix, resolved(plan)
+    with running.running(
+        request.resume, request.outdir, name, options=options, every=request.checkpoint_every, ending=ending, progress=progress
+    ) as run:
+        _carry_out(plan, run, progress)
+    return run.folder
+
+
+def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
     if plan.precision.told is not None:
         progress.tell(plan.precision.told)
+    for line in network_files.notes(plan.file.snapshot, plan.network):
+        progress.tell(line)
     feature = _label(plan, progress)
     assert feature.latents is not None
     G: Any = plan.network.G_ema
     layout = pictures.choose(feature.latents, G.img_resolution)
-    folder = run_dir.make_run_dir(plan.request.outdir, f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}")
-    progress.keep_in(folder)
-    progress.tell(f"Results go to {folder}")
-    for line in network_files.notes(plan.file.snapshot, plan.network):
-        progress.tell(line)
-    run_dir.write_json(folder / "options.json", resolved(plan))
+    labels = pictures.labels_of(feature.latents, layout.seeds)
+    run.save = functools.partial(_save_unfinished, plan)
+    if plan.request.snap is not None:
+        run.checkpoints.observe = snapshots.of_run(plan.request.snap, run, functools.partial(_draw, plan, layout, labels), progress)
     after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
-    img_before, img_after = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
-    pictures.save(img_before, img_after, layout.columns, folder)
-    estimates = _measure(plan, after, progress)
-    dropped = network_files.save(after, folder, plan.file, provenance(plan))
+    img_before, img_after = pictures.draw(plan.network, after, layout.seeds, batch=plan.batch, c=labels)
+    pictures.save(img_before, img_after, layout.columns, run.folder)
+    estimates = _measure(plan, after, run, progress)
+    dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, provenance(plan))
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
-    _conclude(plan, folder, estimates, layout, dropped, progress)
-    return folder
+    _conclude(plan, run.folder, estimates, layout, dropped, progress)
+
+
+def _save_unfinished(plan: Plan, network: Network, path: Path, told: str) -> None:
+    network_files.save(network, path, plan.file, provenance(plan) | {"unfinished": told})
+
+
+def _draw(plan: Plan, layout: pictures.Layout, labels: torch.Tensor | None, network: Network, path: Path) -> None:
+    pictures.save_one(network, layout, path, batch=plan.batch, c=labels)
 
 
 def _label(plan: Plan, progress: Progress) -> Feature:
@@ -217,14 +229,14 @@ def _label(plan: Plan, progress: Progress) -> Feature:
     return source.gather(plan.network, plan.labelled_seeds, batch=plan.batch, progress=progress)
 
 
-def _measure(plan: Plan, after: Network, progress: Progress) -> dict[str, Estimate]:
+def _measure(plan: Plan, after: Network, run: running.Run, progress: Progress) -> dict[str, Estimate]:
     half = plan.precision.half and class_requests.self_test(after, plan.labels, plan.labelled_seeds, plan.batch).half
     if plan.precision.half and not half:
         progress.tell("The redacted network does not draw the same in float16: images are measured in float32")
     labels = plan.labels if plan.class_index is None else Labels(plan.network.G_ema.c_dim, (plan.class_index,))
     return Measurement(
         plan.network, after, plan.judge, plan.feature, plan.keep, plan.measured_seeds, plan.request.access, plan.batch,
-        labels=labels, whole_class=plan.class_index is not None, half=half,
+        labels=labels, whole_class=plan.class_index is not None, half=half, store=run.pairs,
     ).estimates(progress)  # fmt: skip
 
 
@@ -269,30 +281,3 @@ def device_of(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise RedactError("--device=cuda was asked - torch sees no CUDA device - use --device=cpu, or a torch built for your GPU")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def _classifiers(
-    request: Request, file: NetworkFile | DecoderFile, network: Network, device: torch.device
-) -> tuple[Detector, Detector, dict[str, Any]]:
-    """The detector that steers, the judge that measures, and what the records say of them."""
-    loaded: list[Any]
-    if request.classifier is None and request.judge is None:
-        if file.bundled is None:
-            raise RedactError(
-                f"{request.feature!r} was to be found in {file.name} - classifiers come only with: {', '.join(network_files.bundled()) or 'none'} - "
-                "give --classifier=FILE and --judge=FILE, TorchScript: images [n, C, H, W] in [-1, 1] -> one logit each"
-            )
-        told = {role: {"bundled": file.bundled, "role": role} for role in ("detector", "judge")}
-        loaded = [detectors.load_bundled(role, device) for role in told]
-        return loaded[0], loaded[1], told
-    if request.classifier is None or request.judge is None:
-        given, other = ("--judge", "--classifier") if request.classifier is None else ("--classifier", "--judge")
-        raise RedactError(f"{given} was given without {other} - what steers a redaction must not be what measures it - give both")
-    paths = {"detector": Path(request.classifier), "judge": Path(request.judge)}
-    sha256 = {role: network_files.sha256_of(path) for role, path in paths.items()}
-    if sha256["detector"] == sha256["judge"]:
-        raise RedactError("--classifier and --judge are the same file - what steers must not be what measures - train a second one on other data")
-    G: Any = network.G_ema
-    shape = (G.img_channels, G.img_resolution, G.img_resolution)
-    loaded = [detectors.load_torchscript(path, request.feature, shape, device) for path in paths.values()]
-    return loaded[0], loaded[1], {role: {"torchscript_sha256": digest} for role, digest in sha256.items()}

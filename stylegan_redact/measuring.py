@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stylegan_redact import evaluation
+from stylegan_redact import evaluation, keeping
 from stylegan_redact.labels import Labels
+from stylegan_redact.proof.pair_store import PairStore
 from stylegan_redact.types import Detector, Estimate, Network, Progress
 
 
@@ -29,6 +30,8 @@ class Measurement:
     whole_class: bool
     """The feature is the class that `labels` name."""
     half: bool
+    store: PairStore | None = None
+    """Where pairs are kept, for a run that is killed to go on from."""
 
     def estimates(self, progress: Progress) -> dict[str, Estimate]:
         """All questions on what a z-sampler meets; what is left of the feature also for those who keep latents, if that was asked.
@@ -58,7 +61,10 @@ class Measurement:
 
         def tell(_stage: str, fraction: float, figures: Mapping[str, Any]) -> None:
             progress(stage if access == "z" else f"{stage} {access}", fraction, dict(figures))
+            keeping.check()
 
-        return evaluation.measure_pairs(
-            self.before, self.after, self.judge, seeds, batch=self.batch, access=access, labels=labels, half=self.half, progress=tell
-        )
+        how: dict[str, Any] = dict(before=self.before, after=self.after, judge=self.judge, batch=self.batch)
+        how |= dict(access=access, labels=labels, half=self.half, progress=tell)
+        if self.store is None:
+            return evaluation.measure_pairs(seeds=seeds, **how)
+        return self.store.measure(seeds, f"{stage} {access}", None, 0, **how)

@@ -35,6 +35,8 @@ COMMAND_SIDE = {
     "proof",
     "checkpoints",
     "stopping",
+    "resuming",
+    "running",
     "snapshots",
     "delta",
     "steering",

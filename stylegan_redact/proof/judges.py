@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from stylegan_redact import detectors, evaluation, job, network_files
+from stylegan_redact import detectors, evaluation, network_files, steering
 from stylegan_redact.network_files import NetworkFile
 from stylegan_redact.portraits.draw import draw_portraits
 from stylegan_redact.portraits.portrait import ATTRIBUTES
@@ -128,7 +128,7 @@ def _bundled(asked: Asked, files: Sequence[NetworkFile], device: torch.device) -
         stranger = next(file.name for file in files if file.bundled is None)
         raise RedactError(f"{feature!r} was to be measured in {stranger} - judges come only with the bundled network - give --judge=FILE")
     judge, second, attacker = (detectors.load_bundled(role, device) for role in ("judge", "second_judge", "detector"))
-    name = job.attribute_name(feature, judge.attributes, "feature", "the judge")
+    name = steering.attribute_name(feature, judge.attributes, "feature", "the judge")
     known = _read_misses(asked.judge_misses) or _bundled_misses(name)
     record = {role: {"bundled": files[0].bundled, "role": role} for role in ("judge", "second_judge", "detector")}
     pictures = _pictures(asked.positives, (3, 64, 64), device) if asked.positives is not None else drawings(name, DRAWN).to(device)
