@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -32,11 +32,13 @@ def started(outdir: Path, options: list[str]) -> int:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     code = 1
-    with contextlib.suppress(BaseException):
-        try:
-            cli.command().main([f"--outdir={outdir}", *options], prog_name="redact.py")
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else 1
+    try:
+        cli.command().main([f"--outdir={outdir}", *options], prog_name="redact.py")
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
     os._exit(code)
 
 

@@ -13,7 +13,7 @@ import pytest
 import tiny_run
 
 TESTS = Path(__file__).parent
-SHORT = ["--num-latents=300", "--num-images=100", "--batch=4", "--kimg=0.2", "--batch-gpu=4", "--checkpoint-every=0", "--method=edit"]
+SHORT = ["--num-latents=300", "--num-images=100", "--batch=8", "--kimg=0.32", "--batch-gpu=4", "--checkpoint-every=0", "--method=edit"]
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ class Pool:
 
     def pick(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """[count] int64: rows of w, with repetitions, on its device."""
-        if self.weights is None:
+        if self.weights is None or count == 0:
             picked = torch.randint(len(self.w), [count], generator=generator)
         else:
             picked = torch.multinomial(self.weights, count, replacement=True, generator=generator)
