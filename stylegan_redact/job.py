@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import api, class_requests, evaluation, network_files, pictures, plugins, run_dir, running, snapshots, steering
+from stylegan_redact import api, class_requests, delta, evaluation, network_files, pictures, plugins, run_dir, running, snapshots, steering
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.whole_class import WholeClass
 from stylegan_redact.labels import Labels, class_feature, of_class
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import seed_range, span
 from stylegan_redact.network_files import DecoderFile, NetworkFile
+from stylegan_redact.pickles import Snapshot
 from stylegan_redact.precision import Precision, no_shortcuts
 from stylegan_redact.progress import Progress, time_text
 from stylegan_redact.types import Detector, Estimate, Feature, Network, RedactError
@@ -211,6 +212,8 @@ def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
     dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, provenance(plan))
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
+    if plan.request.delta and isinstance(plan.file.snapshot, Snapshot):
+        delta.write(after, plan.file.snapshot, run.folder / delta.NAME, provenance(plan), estimates)
     _conclude(plan, run.folder, estimates, layout, dropped, progress)
 
 

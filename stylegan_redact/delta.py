@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A redaction apart from its network: redaction.safetensors holds the tensors of G and G_ema that it changed, as they are after it.
+
+As they are, and not their differences: whoever has the base gets the redacted network to the bit, and at any strength; whoever has the redacted
+network does not get the base back. Tensors that G and G_ema share are there once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from stylegan_redact.pickles import Snapshot
+from stylegan_redact.run_dir import strict, whole_file
+from stylegan_redact.types import Estimate, Network, RedactError
+
+NAME = "redaction.safetensors"
+FIGURES = ("residual_rate/rate_before", "residual_rate/rate_after", "residual_rate/removed")
+"""Main ones, as far as they were measured."""
+GENERATORS = ("G", "G_ema")
+_METADATA = "stylegan-redact-delta"
+_LONGEST = 1 << 20
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What the file holds."""
+
+    name: str
+    """Of the file, for messages."""
+    tensors: Mapping[str, Mapping[str, torch.Tensor]]
+    """By G or G_ema and dotted name."""
+    told: Mapping[str, Any]
+    """`base`, the sha256 of the network; `redaction`, its record; `figures`; `shared`."""
+
+    @property
+    def base(self) -> str:
+        """sha256 of the file that it is of."""
+        return str(self.told["base"])
+
+
+def write(after: Network, original: Snapshot, path: Path, record: Mapping[str, Any], estimates: Mapping[str, Estimate]) -> None:
+    """Writes the delta of `after` to the file that it was made from.
+
+    Args:
+        after:     Redacted.
+        original:  The base.
+        path:      Replaced atomically.
+        record:    Provenance: feature, method, version and more.
+        estimates: Figures of it.
+    """
+    changed: dict[str, torch.Tensor] = {}
+    shared: list[str] = []
+    for key in reversed(GENERATORS):
+        before = original.modules[key].tensors
+        for name, tensor in getattr(after, key).state_dict().items():
+            stored = tensor.detach().cpu().to(before[name].dtype).contiguous()
+            if torch.equal(stored, before[name]):
+                continue
+            twin = changed.get(f"G_ema.{name}")
+            if key == "G" and twin is not None and torch.equal(stored, twin):
+                shared.append(name)
+            else:
+                changed[f"{key}.{name}"] = stored.clone()
+    figures = {key: [each.value, each.low, each.high, each.n, each.unit] for key in FIGURES if (each := estimates.get(key)) is not None}
+    told = {"base": original.sha256, "redaction": record, "figures": figures, "shared": shared}
+    with whole_file(path) as temporary:
+        safetensors.torch.save_file(changed, temporary, metadata={_METADATA: json.dumps(strict(told), allow_nan=False)})
+
+
+def read(path: Path) -> Delta:
+    """What `write` wrote.
+
+    Raises:
+        RedactError: missing, damaged, or something else.
+    """
+    asked = f"the delta {path} was to be read"
+    tensors: dict[str, dict[str, torch.Tensor]] = {key: {} for key in GENERATORS}
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_METADATA, "null")
+            told = json.loads(text) if len(text) <= _LONGEST else None
+            names = [full.partition(".") for full in file.keys()]
+            for key, _, name in names:
+                tensors.setdefault(key, {})[name] = file.get_tensor(f"{key}.{name}")
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+        raise RedactError(f"{asked} - it is missing or no whole safetensors file ({str(error)[:120]}) - check the name, or get it again") from None
+    fits = isinstance(told, dict) and isinstance(told.get("base"), str) and isinstance(told.get("redaction"), dict)
+    if not fits or set(tensors) != set(GENERATORS) or not isinstance(told.get("shared"), list) or not set(told["shared"]) <= set(tensors["G_ema"]):
+        raise RedactError(f"{asked} - it does not say which network it is of - give a {NAME} of a run")
+    tensors["G"] |= {name: tensors["G_ema"][name] for name in told["shared"]}
+    return Delta(str(path), tensors, told)
+
+
+def applied(base: Snapshot, deltas: Sequence[Delta], strengths: Sequence[float]) -> dict[str, dict[str, torch.Tensor]]:
+    """By G or G_ema and dotted name: base + sum of strength (after - base), computed in float64. One delta at strength 1 gives its very tensors.
+
+    Raises:
+        RedactError: a delta of another network, or with tensors that the base does not have, or numbers that are not finite in the end.
+    """
+    for delta in deltas:
+        if delta.base != base.sha256:
+            raise RedactError(
+                f"{delta.name} was to be applied - it is of the network with the sha256 {delta.base}, this one has {base.sha256} - "
+                "give the one that it is of"
+            )
+    new: dict[str, dict[str, torch.Tensor]] = {}
+    for key in GENERATORS:
+        before = base.modules[key].tensors
+        steps: dict[str, list[tuple[float, torch.Tensor]]] = {}
+        for delta, strength in zip(deltas, strengths, strict=True):
+            for name, tensor in delta.tensors[key].items():
+                if name not in before or before[name].shape != tensor.shape or before[name].dtype != tensor.dtype:
+                    raise RedactError(f"{delta.name} was to be applied - its {key}.{name} does not fit the network's - get the delta again")
+                steps.setdefault(name, []).append((strength, tensor))
+        new[key] = {name: _sum(before[name], each) for name, each in steps.items()}
+        broken = [name for name, tensor in new[key].items() if not bool(torch.isfinite(tensor).all())]
+        if broken:
+            raise RedactError(f"deltas were to be applied - {key}.{broken[0]} would have numbers that are not finite - use a smaller --strength")
+    return new
+
+
+def _sum(before: torch.Tensor, steps: Sequence[tuple[float, torch.Tensor]]) -> torch.Tensor:
+    if len(steps) == 1 and steps[0][0] == 1:
+        return steps[0][1]
+    total = before.double()
+    for strength, after in steps:
+        total = total + strength * (after.double() - before.double())
+    return total.to(before.dtype)
