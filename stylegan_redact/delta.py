@@ -86,14 +86,13 @@ def read(path: Path) -> Delta:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_METADATA, "null")
-            told = json.loads(text) if len(text) <= _LONGEST else None
+            told: Any = json.loads(text) if len(text) <= _LONGEST else None
             names = [full.partition(".") for full in file.keys()]
             for key, _, name in names:
                 tensors.setdefault(key, {})[name] = file.get_tensor(f"{key}.{name}")
     except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise RedactError(f"{asked} - it is missing or no whole safetensors file ({str(error)[:120]}) - check the name, or get it again") from None
-    fits = isinstance(told, dict) and isinstance(told.get("base"), str) and isinstance(told.get("redaction"), dict)
-    if not fits or set(tensors) != set(GENERATORS) or not isinstance(told.get("shared"), list) or not set(told["shared"]) <= set(tensors["G_ema"]):
+    if not _is_description(told) or set(tensors) != set(GENERATORS) or not set(told["shared"]) <= set(tensors["G_ema"]):
         raise RedactError(f"{asked} - it does not say which network it is of - give a {NAME} of a run")
     tensors["G"] |= {name: tensors["G_ema"][name] for name in told["shared"]}
     return Delta(str(path), tensors, told)
@@ -134,3 +133,8 @@ def _sum(before: torch.Tensor, steps: Sequence[tuple[float, torch.Tensor]]) -> t
     for strength, after in steps:
         total = total + strength * (after.double() - before.double())
     return total.to(before.dtype)
+
+
+def _is_description(told: Any) -> bool:
+    kinds = {"base": str, "redaction": dict, "figures": dict, "shared": list}
+    return isinstance(told, dict) and set(told) == set(kinds) and all(isinstance(told[key], kind) for key, kind in kinds.items())

@@ -17,17 +17,8 @@ from stylegan_redact.network import load_network, sample_w, synthesize
 from stylegan_redact.pickles import read_snapshot
 
 SMALL = ["--num-latents=300", "--num-images=150"]
-FILES = {
-    "options.json",
-    "redaction.json",
-    "stats.jsonl",
-    "log.txt",
-    "before.png",
-    "after.png",
-    "diff.png",
-    "network-redacted.pkl",
-    "redaction.safetensors",
-}
+FILES = {"options.json", "redaction.json", "stats.jsonl", "log.txt", "before.png", "after.png", "diff.png"}
+FILES |= {"network-redacted.pkl", "redaction.safetensors"}
 
 
 @pytest.fixture(scope="session")

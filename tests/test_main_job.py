@@ -32,17 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_file_is_there_and_the_feature_falls(folder: Path) -> None:
-    names = {
-        "network-redacted.pkl",
-        "before.png",
-        "after.png",
-        "diff.png",
-        "redaction.json",
-        "options.json",
-        "log.txt",
-        "stats.jsonl",
-        "redaction.safetensors",
-    }
+    names = {"network-redacted.pkl", "before.png", "after.png", "diff.png", "redaction.json", "options.json", "log.txt", "stats.jsonl"}
+    names |= {"redaction.safetensors"}
     assert {path.name for path in folder.iterdir()} == names
     estimates = json.loads((folder / "redaction.json").read_text())["estimates"]
     assert estimates["residual_rate/rate_after"]["value"] < estimates["residual_rate/rate_before"]["value"]
