@@ -35,7 +35,7 @@ class Checkpoints:
 
     Args:
         folder:  Made when it is first needed.
-        every:   Seconds between two states of the same piece of work.
+        every:   Seconds from one state to the next; 0: every step, whatever that takes.
         say:     Tells the user something.
         clock:   Seconds, growing.
     """
@@ -81,7 +81,7 @@ class Checkpoints:
                 if self.stop:
                     raise
                 self.tell(f"No checkpoint: {error}. The run goes on without; the last checkpoint stays")
-            self._due = self._clock() + max(self.every, (self._clock() - begin) / MOST_OF_THE_TIME)
+            self._due = self._clock() + (max(self.every, (self._clock() - begin) / MOST_OF_THE_TIME) if self.every else 0)
         if self.stop:
             raise Stopped(moment)
 

@@ -126,8 +126,8 @@ def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def folder_of(outdir: Path, resume: str | None = "latest", **options: object) -> Path:
-    with resuming.run_folder(resume, str(outdir), "redact-a", {"seed": 0, **options}) as (folder, _):
+def folder_of(where: Path, resume: str | None = "latest", **options: object) -> Path:
+    with resuming.run_folder(resume, str(where), "redact-a", {"seed": 0, **options}) as (folder, _):
         return folder
 
 

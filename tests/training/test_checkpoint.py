@@ -74,7 +74,7 @@ class Memory:
 
 
 def result(toy: Toy) -> tuple[float, list[float]]:
-    return float(toy.model.weight), toy.record.values
+    return float(toy.model.weight.detach()), toy.record.values
 
 
 def trained(toy: Toy, store: Memory | None = None) -> Toy:
