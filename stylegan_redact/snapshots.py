@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,19 +34,33 @@ class Snapshots:
     draw: Callable[[Network, Path], None]
     """Writes pictures of it."""
     say: Callable[[str], None]
+    events: Any = None
+    """TensorBoard's writer, if there is one."""
     clock: Callable[[], float] = time.monotonic
     _begin: float = field(init=False)
     _last: tuple[float, int] | None = None
     """Seconds and images at the last tick."""
     _tick: int = 0
 
+    _figures: dict[str, float] = field(default_factory=dict)
+    """Told since the last moment, by stage/name."""
+
     def __post_init__(self) -> None:
         self._begin = self.clock()
 
+    def figures(self, stage: str, figures: Mapping[str, Any]) -> None:
+        """Told what the progress is told; it is of the next moment."""
+        self._figures |= {f"{stage}/{name}": float(value) for name, value in figures.items()}
+
     def __call__(self, moment: Moment) -> None:
         """Writes what is due. What is there from before the run was resumed stays: it is the same."""
+        figures, self._figures = self._figures, {}
         if moment.so_far is None:
             return
+        if self.events is not None:
+            for name, value in figures.items():
+                self.events.add_scalar(name, value, moment.images)
+            self.events.flush()
         if self._last is None:
             self._last = (self._begin, 0)
         number = moment.images // (1000 * self.kimg) * self.kimg
@@ -83,7 +98,19 @@ def of_run(kimg: int, run: Run, draw: Callable[[Network, Path], None], progress:
     def write(network: Network, path: Path) -> None:
         save(network, path, f"snapshot after {path.stem[-6:]} thousand images")
 
-    return Snapshots(run.folder, kimg, run.ending, write, draw, progress.tell)
+    found = Snapshots(run.folder, kimg, run.ending, write, draw, progress.tell, events_in(run.folder, progress.tell))
+    progress.listener = found.figures
+    return found
+
+
+def events_in(folder: Path, say: Callable[[str], None]) -> Any:
+    """A writer of TensorBoard's events, or None, told of, where tensorboard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        say("No TensorBoard events: tensorboard is not installed")
+        return None
+    return SummaryWriter(str(folder))
 
 
 def peak_memory() -> float:
