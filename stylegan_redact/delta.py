@@ -72,7 +72,8 @@ def write(after: Network, original: Snapshot, path: Path, record: Mapping[str, A
     figures = {key: [each.value, each.low, each.high, each.n, each.unit] for key in FIGURES if (each := estimates.get(key)) is not None}
     told = {"base": original.sha256, "redaction": record, "figures": figures, "shared": shared}
     with whole_file(path) as temporary:
-        safetensors.torch.save_file(changed, temporary, metadata={_METADATA: json.dumps(strict(told), allow_nan=False)})
+        # Not save_file, whose files nobody else may read.
+        temporary.write_bytes(safetensors.torch.save(changed, metadata={_METADATA: json.dumps(strict(told), allow_nan=False)}))
 
 
 def read(path: Path) -> Delta:

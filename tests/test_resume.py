@@ -131,6 +131,23 @@ def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
+SLOW_STEP = """
+import os, signal, sys, time
+from pathlib import Path
+from stylegan_redact import checkpoints, stopping
+stopping.PATIENCE = 0.1
+with stopping.listening(checkpoints.Checkpoints(Path(sys.argv[1]), 60, lambda text: None)):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(300)
+sys.exit(1)
+"""
+
+
+def test_a_step_that_outlasts_the_patience_is_given_up(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SLOW_STEP, str(tmp_path)], cwd=TESTS.parent, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and "stopped, with the last checkpoint" in done.stderr
+
+
 def folder_of(where: Path, resume: str | None = "latest", **options: object) -> Path:
     with resuming.run_folder(resume, str(where), "redact-a", {"seed": 0, **options}) as (folder, _):
         return folder
