@@ -29,7 +29,7 @@ from stylegan_redact.stopping import listening
 from stylegan_redact.types import RedactError
 
 TESTS = Path(__file__).parent
-SHORT = ["--num-latents=300", "--num-images=100", "--batch=8", "--kimg=0.32", "--batch-gpu=4", "--checkpoint-every=0", "--method=edit"]
+SHORT = ["--num-latents=300", "--num-images=100", "--batch=8", "--kimg=0.16", "--batch-gpu=4", "--checkpoint-every=0", "--method=edit"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def killed(folder: Path, moments: int, options: list[str]) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("moments", [3, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moments", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(made: list[str], tmp_path: Path, moments: int) -> None:
     found = killed(tmp_path, moments, [*made, *SHORT])
     assert found["unequal"] == [] and isinstance(found["killed"], int) and found["killed"] >= moments / 2
@@ -199,7 +199,7 @@ def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_run_that_gets_a_signal_can_be_resumed(made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
     """The signal comes with the tenth step; snapshots are taken meanwhile."""
-    options = [*made, *SHORT, f"--outdir={tmp_path / 'runs'}", "--snap=1", "--kimg=1.2", "--batch=40"]
+    options = [*made, *SHORT, f"--outdir={tmp_path / 'runs'}", "--snap=1", "--kimg=1.2", "--batch=40", "--batch-gpu=40", "--checkpoint-every=60"]
     keep = Checkpoints.keep
 
     def keep_and_kill(self: Checkpoints, at: keeping.Moment) -> None:
