@@ -70,6 +70,7 @@ def cast(request: Any, method: Any, file: NetworkFile | DecoderFile, network: Ne
     superfluous = {"--keep": request.keep, "--classifier": request.classifier}
     class_requests.check(request.feature, request.method, method, {"--class": request.classes, **superfluous})
     person_requests.check(request.feature, request.method, method, superfluous)
+    person_requests.check_snap(request.feature, request.snap)
     labels = of_class(request.classes, network.G_ema.c_dim, file.name) if class_index is None else None
     asked = steering.features_asked(request.feature)
     several.refuse_unless_several(method, request.feature, len(asked))

@@ -17,6 +17,7 @@ from stylegan_redact.host import strtobool
 from stylegan_redact.network_files import bundled
 from stylegan_redact.progress import Progress
 from stylegan_redact.run_dir import strict
+from stylegan_redact.running import Ended
 from stylegan_redact.types import RedactError, UntrustedFile
 
 DEFAULT_METHOD = "edit"
@@ -127,6 +128,11 @@ def core_options() -> list[click.Option]:
             help="Run these sources of the file, with all your rights: for networks that are not known here",
         ),
         offline_option(),
+        click.Option(
+            ["--resume"], metavar="latest|DIR", help="Go on with a run that did not come to its end; latest: a new one if there is none in --outdir"
+        ),
+        click.Option(["--checkpoint-every"], type=click.FloatRange(0), default=60.0, metavar="SECONDS", help="How often to keep what that needs"),
+        click.Option(["--snap"], type=click.IntRange(1), metavar="KIMG", help="Networks and pictures of the training, every so many thousand images"),
         click.Option(["--delta/--no-delta"], default=True, help="Write redaction.safetensors: the edit apart from the network, docs/delta.md"),
         click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options and a time estimate, then stop; write nothing"),
     ]
@@ -202,6 +208,8 @@ def redact(dry_run: bool, **values: Any) -> None:
 def _carry_out(plan: job.Plan, progress: Progress) -> None:
     try:
         job.carry_out(plan, progress)
+    except Ended as ended:
+        sys.exit(ended.exit_code)
     except RedactError as error:
         progress.log_error(str(error))
         raise

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +26,9 @@ from stylegan_redact import (
     prechecks,
     reporting,
     run_dir,
+    running,
     several,
+    snapshots,
     steering,
 )
 from stylegan_redact.labels import Labels
@@ -68,6 +71,12 @@ class Request:
     """--class: which class of a conditional network, or all."""
     trust_source: tuple[str, ...] = ()
     decoder: str | None = None
+    resume: str | None = None
+    """latest, or a run directory."""
+    checkpoint_every: float = 60.0
+    """Seconds."""
+    snap: int | None = None
+    """Thousands of images between snapshots."""
     labels: str | None = None
     """File of labelled latents."""
     delta: bool = True
@@ -147,6 +156,7 @@ def resolved(plan: Plan) -> dict[str, Any]:
         "seeds": {"labelled": span(plan.labelled_seeds), "measured": span(plan.measured_seeds)},
         "versions": {"stylegan-redact": VERSION, "torch": torch.__version__},
         **({} if plan.sitting is None else plan.sitting.record()),
+        **({} if plan.brought is None else {"brought": dict(plan.brought.record)}),
     }
 
 
@@ -180,44 +190,41 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
 
     Raises:
         RedactError: the feature is too rare or too common, a method that finds no way, or a disk that is full.
+        Ended:       a signal came; the run can be resumed.
     """
+    name = f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}"
+    ending = network_files.result_path(Path(), plan.file).suffix
+    with running.running(plan.request, name, options=resolved(plan), ending=ending, progress=progress) as run:
+        _carry_out(plan, run, progress)
+    return run.folder
+
+
+def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
     if plan.precision.told is not None:
         progress.tell(plan.precision.told)
-    feature = _label(plan, progress)
-    assert feature.latents is not None
-    G: Any = plan.network.G_ema
-    layout = pictures.choose(feature.latents, G.img_resolution) if plan.sitting is None else None
-    folder = run_dir.make_run_dir(plan.request.outdir, f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}")
-    progress.keep_in(folder)
-    progress.tell(f"Results go to {folder}")
     for line in network_files.notes(plan.file.snapshot, plan.network):
         progress.tell(line)
-    run_dir.write_json(folder / "options.json", resolved(plan))
-    before = _look_first(plan, feature, folder, progress)
+    feature = _label(plan, progress)
+    assert feature.latents is not None
+    layout = pictures.choose(feature.latents, plan.network.G_ema.img_resolution) if plan.sitting is None else None
+    run.save = functools.partial(_save_unfinished, plan)
+    if plan.request.snap is not None and layout is not None:
+        draw = functools.partial(pictures.save_one, layout=layout, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
+        run.checkpoints.observe = snapshots.of_run(plan.request.snap, run, draw, progress)
+    before = prechecks.first_look(plan, feature, run.folder, progress)
     after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
-    shown = _show(plan, feature, after, layout, folder)
-    estimates, pairs = _measure(plan, feature, after, progress)
-    dropped = network_files.save(after, folder, plan.file, provenance(plan))
+    shown = _show(plan, feature, after, layout, run.folder)
+    estimates, pairs = _measure(plan, feature, after, run, progress)
+    dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, provenance(plan))
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
     if plan.request.delta and isinstance(plan.file.snapshot, Snapshot):
-        delta.write(after, plan.file.snapshot, folder / delta.NAME, provenance(plan), estimates)
-    _conclude(plan, folder, estimates, pairs, {"before_training": before, "pictures": shown, "dropped": dropped}, progress)
-    return folder
+        delta.write(after, plan.file.snapshot, run.folder / delta.NAME, provenance(plan), estimates)
+    _conclude(plan, run.folder, estimates, pairs, {"before_training": before, "pictures": shown, "dropped": dropped}, progress)
 
 
-def _look_first(plan: Plan, feature: Feature, folder: Path, progress: Progress) -> dict[str, Any] | None:
-    """What is known before anything is trained: told, and for the record; leaves the labels in the folder."""
-    if plan.sitting is not None:  # Nobody labelled anything, and whom the photographs show concerns no one.
-        return None
-    given.save_label_files(feature, plan.brought, plan.classifiers, plan.file.snapshot.sha256, folder)
-    if plan.class_index is not None:
-        return None
-    found = prechecks.look(plan.network, feature, plan.judge, batch=plan.batch, half=plan.precision.half)
-    found = replace(found, warnings=(*found.warnings, *(text for part in feature.each for text in given.doubts(part))))
-    for line in found.lines:
-        progress.tell(line)
-    return prechecks.record(found)
+def _save_unfinished(plan: Plan, network: Network, path: Path, told: str) -> None:
+    network_files.save(network, path, plan.file, provenance(plan) | {"unfinished": told})
 
 
 def _label(plan: Plan, progress: Progress) -> Feature:
@@ -237,7 +244,7 @@ def _show(plan: Plan, feature: Feature, after: Network, layout: pictures.Layout 
     return asdict(layout)
 
 
-def _measure(plan: Plan, feature: Feature, after: Network, progress: Progress) -> tuple[dict[str, Estimate], list[reporting.Pair]]:
+def _measure(plan: Plan, feature: Feature, after: Network, run: running.Run, progress: Progress) -> tuple[dict[str, Estimate], list[reporting.Pair]]:
     """The figures, and what the report shows of them; of a person there is no report."""
     half = plan.precision.half and class_requests.self_test(after, plan.labels, plan.labelled_seeds, plan.batch).half
     if plan.precision.half and not half:
@@ -245,7 +252,7 @@ def _measure(plan: Plan, feature: Feature, after: Network, progress: Progress) -
     labels = plan.labels if plan.class_index is None else Labels(plan.network.G_ema.c_dim, (plan.class_index,))
     measurement = Measurement(
         plan.network, after, plan.judge, plan.features, plan.keep, plan.measured_seeds, plan.request.access, plan.batch,
-        labels=labels, whole_class=plan.class_index is not None, half=half,
+        labels=labels, whole_class=plan.class_index is not None, half=half, store=run.pairs,
     )  # fmt: skip
     if plan.sitting is not None:
         return person_requests.measure(measurement, feature, plan.sitting, progress), []

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stylegan_redact import evaluation
+from stylegan_redact import evaluation, keeping
 from stylegan_redact.extractors import FeatureExtractor
 from stylegan_redact.labels import Labels
+from stylegan_redact.proof.pair_store import PairStore
 from stylegan_redact.several import joint_name
 from stylegan_redact.types import Detector, Estimate, Network, Progress
 
@@ -32,6 +33,8 @@ class Measurement:
     whole_class: bool
     """The feature is the class that `labels` name."""
     half: bool
+    store: PairStore | None = None
+    """Where pairs are kept, for a run that is killed to go on from."""
 
     def answers(self, progress: Progress) -> tuple[dict[str, Estimate], evaluation.PairedImages]:
         """All questions on what a z-sampler meets; what is left of the feature also for those who keep latents, if that was asked.
@@ -82,16 +85,10 @@ class Measurement:
 
         def tell(_stage: str, fraction: float, figures: Mapping[str, Any]) -> None:
             progress(stage if access == "z" else f"{stage} {access}", fraction, dict(figures))
+            keeping.check()
 
-        return evaluation.measure_pairs(
-            self.before,
-            self.after,
-            self.judge,
-            seeds,
-            batch=self.batch,
-            access=access,
-            labels=labels,
-            half=self.half,
-            extractor=extractor,
-            progress=tell,
-        )
+        how: dict[str, Any] = dict(before=self.before, after=self.after, judge=self.judge, batch=self.batch)
+        how |= dict(access=access, labels=labels, half=self.half, progress=tell)
+        if self.store is None:
+            return evaluation.measure_pairs(seeds=seeds, extractor=extractor, **how)
+        return self.store.measure(seeds, f"{stage} {access}", extractor, len(seeds), **how)

@@ -85,12 +85,12 @@ def result_path(folder: Path, file: NetworkFile | DecoderFile) -> Path:
     return folder / f"network-redacted{file.snapshot.ending if isinstance(file.snapshot, Weights) else '.pkl'}"
 
 
-def save(after: Network, folder: Path, file: NetworkFile | DecoderFile, record: Mapping[str, Any]) -> tuple[str, ...]:
+def save(after: Network, path: Path, file: NetworkFile | DecoderFile, record: Mapping[str, Any]) -> tuple[str, ...]:
     """Writes the redacted file in the format of the one that was read; what was left out of it comes back."""
     if isinstance(file.snapshot, Weights):
-        decoder_files.save(after, result_path(folder, file), file.snapshot, record)
+        decoder_files.save(after, path, file.snapshot, record)
         return ()
-    return save_network(after, result_path(folder, file), original=file.snapshot, record=record)
+    return save_network(after, path, original=file.snapshot, record=record)
 
 
 def origin(file: NetworkFile | DecoderFile, network: Network, decoder: str | None) -> dict[str, Any]:

@@ -70,6 +70,12 @@ def check(feature: str, method_name: str, method: Any, given: Mapping[str, Any])
         raise RedactError(f"--feature={PREFIX}... was asked with {', '.join(superfluous)} - nothing but photographs steers - leave it out")
 
 
+def check_snap(feature: str, snap: int | None) -> None:
+    """Raises RedactError if snapshots of a person's training were asked: their pictures are of labelled latents."""
+    if snap is not None and is_person(feature):
+        raise RedactError(f"--snap={snap} was asked for {PREFIX}... - snapshots draw labelled latents, and nobody labels a person - leave out --snap")
+
+
 def sitting_of(feature: str, judge: str | None, network: Network, device: torch.device) -> Sitting:
     """The photographs that the feature names, and the embedder that `--judge` names, or else the network's own discriminator.
 

@@ -84,6 +84,13 @@ def save(img_before: torch.Tensor, img_after: torch.Tensor, columns: int, run_di
             to_grid(img, columns).save(temporary, format="png")
 
 
+def save_one(network: Network, path: Path, *, layout: Layout, batch: int, c: torch.Tensor | None = None) -> None:
+    """One grid of what G_ema draws for the seeds of the layout."""
+    img = torch.cat([part.cpu() for part in generate(network.G_ema, sample_w(network.G_ema, layout.seeds, c=c), batch=batch)])
+    with whole_file(path) as temporary:
+        to_grid(img, layout.columns).save(temporary, format="png")
+
+
 def to_grid(img: torch.Tensor, columns: int) -> Image.Image:
     """One picture of img [n, C, H, W] in [-1, 1]; n must fill the rows.
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from stylegan_redact import evaluation, names
+from stylegan_redact import evaluation, given, names
 from stylegan_redact.agreement import cohen_kappa, phi
 from stylegan_redact.estimates import clopper_pearson
 from stylegan_redact.network import generate
+from stylegan_redact.progress import Progress
 from stylegan_redact.types import Detector, Estimate, Feature, LabelledLatents, Network
 
 MOST_IMAGES = 600
@@ -139,3 +141,17 @@ def record(found: Prechecks) -> dict[str, Any]:
 
 def _told(value: Estimate) -> str:
     return f"{evaluation.format_estimate(value)}, n = {value.n}"
+
+
+def first_look(plan: Any, feature: Feature, folder: Path, progress: Progress) -> dict[str, Any] | None:
+    """What is known before anything is trained: told, and for the record; leaves the labels in the folder."""
+    if plan.sitting is not None:  # Nobody labelled anything, and whom the photographs show concerns no one.
+        return None
+    given.save_label_files(feature, plan.brought, plan.classifiers, plan.file.snapshot.sha256, folder)
+    if plan.class_index is not None:
+        return None
+    found = look(plan.network, feature, plan.judge, batch=plan.batch, half=plan.precision.half)
+    found = replace(found, warnings=(*found.warnings, *(text for part in feature.each for text in given.doubts(part))))
+    for line in found.lines:
+        progress.tell(line)
+    return record(found)

@@ -37,6 +37,8 @@ class Progress:
         self._stage: str | None = None
         self._last_line = -float("inf")
         self._bar: Any = None
+        self.listener: Callable[[str, Mapping[str, Any]], None] | None = None
+        """Told the stage and the figures of every event."""
 
     def __call__(self, stage: str, fraction: float, figures: Mapping[str, Any] | None = None) -> None:
         """One event. A stage ends with the fraction 1, or when another stage begins."""
@@ -46,6 +48,8 @@ class Progress:
             # The work before a stage's first event is its own: it began when the one before ended.
             self._stage, self._stage_begin, self._last_line = stage, self._last_event, -float("inf")
         self._last_event = now
+        if self.listener is not None:
+            self.listener(stage, figures or {})
         event = {"stage": stage, "fraction": fraction, "time": round(now - self._begin, 3), **(figures or {})}
         self._record(self._stats, "stats.jsonl", json.dumps(strict(event)))
         due = fraction >= 1 or now - self._last_line >= _SECONDS_BETWEEN_LINES

@@ -94,6 +94,16 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def sweep(folder: Path) -> None:
+    """Deletes what a process that was killed left half written: files without their name yet, and the last line of a log without its end."""
+    for path in folder.rglob(".*.partial"):
+        path.unlink(missing_ok=True)
+    for path in (*folder.glob("*.txt"), *folder.glob("*.jsonl")):
+        whole, end, _ = path.read_bytes().rpartition(b"\n")
+        with path.open("r+b") as file:
+            file.truncate(len(whole) + len(end))
+
+
 def append_text(path: Path, text: str) -> None:
     """Adds to the end of a text file."""
     with _explained(path), path.open("a", encoding="utf-8") as file:

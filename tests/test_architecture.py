@@ -45,6 +45,11 @@ COMMAND_SIDE = {
     "reporting",
     "delta",
     "meant",
+    "checkpoints",
+    "stopping",
+    "resuming",
+    "running",
+    "snapshots",
 }
 PLUGIN_FOLDERS = {"features", "methods", "evaluation", "attacks"}
 EVERYTHING = {"*"}
@@ -52,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "labels": {"types"},
     "several": {"types"},
+    "keeping": {"types"},
     "plugins": {"types"},
     "estimates": {"types"},
     "agreement": {"types", "estimates"},
@@ -73,8 +79,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "extractors": {"types", "networks", "downloads"},
     "inversion": {"types", "network", "wspace", "losses"},
     "latents": {"types", "network"},
-    "training": {"types", "network", "losses", "wspace", "torch_utils"},
-    "features": {"extractors", "inversion", "types", "labels", "several", "plugins", "network", "latents", "wspace", "detectors"},
+    "training": {"types", "keeping", "network", "losses", "wspace", "torch_utils"},
+    "features": {"extractors", "inversion", "types", "labels", "several", "plugins", "keeping", "network", "latents", "wspace", "detectors"},
     "methods": {"types", "labels", "plugins", "network", "foreign", "wspace", "losses", "training"},
     "evaluation": {"inversion", "types", "labels", "several", "plugins", "network", "wspace", "estimates", "paired_tests", "extractors", "losses"},
     "attacks": {"inversion", "types", "labels", "plugins", "network", "estimates", "losses", "wspace", "training"},

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from stylegan_redact.detectors import column
+from stylegan_redact.features._labelling import logits_of
 from stylegan_redact.labels import Labels
-from stylegan_redact.network import generate, sample_w
+from stylegan_redact.network import sample_w
 from stylegan_redact.several import joint_name, together
 from stylegan_redact.types import Bystanders, Detector, Feature, LabelledLatents, Network, Progress, RedactError
 from stylegan_redact.wspace.subspace import find_subspace
@@ -49,18 +50,17 @@ class Attribute:
         columns = [column(self.detector, name) for name in names]
         c = None if self.labels is None else self.labels(seeds)
         w = sample_w(network.G_ema, seeds, c=c)
-        logits: list[torch.Tensor] = []
-        for images in generate(network.G_ema, w, batch=batch, half=self.half):
-            with torch.no_grad():
-                logits.append(self.detector.logits(images))
+
+        def tell(so_far: torch.Tensor) -> None:
             if progress is not None:
-                done = sum(map(len, logits))
-                progress("label", done / len(w), {"rate": float((torch.cat(logits)[:, columns] > 0).any(dim=1).float().mean())})
-        known = LabelledLatents(w, w[:, 0], torch.tensor(list(seeds)), torch.cat(logits), None if c is None else c.to(w.device))
+                progress("label", len(so_far) / len(w), {"rate": float((so_far[:, columns] > 0).any(dim=1).float().mean())})
+
+        logits = logits_of(network.G_ema, w, self.detector, batch=batch, half=self.half, tell=tell)
+        known = LabelledLatents(w, w[:, 0], torch.tensor(list(seeds)), logits, None if c is None else c.to(w.device))
         bystanders = self.bystanders(network, seeds)
         parts = []
         for name, index in zip(names, columns, strict=True):
-            latents = replace(known, score=torch.cat(logits)[:, index])
+            latents = replace(known, score=logits[:, index])
             check_rate(name, latents.score)
             parts.append(Feature(name, latents, find_subspace(latents), self.detector, bystanders=bystanders))
         feature = together(parts)

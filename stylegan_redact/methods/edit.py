@@ -23,7 +23,7 @@ from stylegan_redact.network import broadcast_w, c_dim_of, check_finite, copy_ne
 from stylegan_redact.plugins import option
 from stylegan_redact.training.adversary import Adversary
 from stylegan_redact.training.guide import BARELY, Guide
-from stylegan_redact.training.guided import Batch, Codes, GuidedLoss, guided_synthesis
+from stylegan_redact.training.guided import Batch, Codes, GuidedLoss, Sought, guided_synthesis
 from stylegan_redact.training.pool import Pool, rare_weights
 from stylegan_redact.training.schedule import Schedule, steps_of
 from stylegan_redact.types import Bystanders, Feature, LabelledLatents, Network, Progress, RedactError
@@ -68,9 +68,13 @@ class Edit:
         num_sought = round(self.attacked * self.batch)
         adversary = Adversary(after.G_ema, guide, feature.latents, num_sought, self.batch_gpu or self.batch) if num_sought else None
         codes = mixed_codes(network.G_ema, feature.latents, feature.bystanders, adversary)
-        guided_synthesis(after.G_ema.synthesis, network.G_ema.synthesis, codes, loss, schedule, progress)
-        after.G.load_state_dict(after.G_ema.state_dict())
-        check_finite(after)
+
+        def so_far() -> Network:
+            after.G.load_state_dict(after.G_ema.state_dict())
+            return after
+
+        guided_synthesis(after.G_ema.synthesis, network.G_ema.synthesis, codes, loss, schedule, progress, so_far=so_far)
+        check_finite(so_far())
         return after
 
 
@@ -86,15 +90,6 @@ def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None 
             f"a network without the feature was asked - all of {len(shows)} labelled images show it or nearly do - choose a rarer feature"
         )
     had, never = (Pool(latents.w[of], rare_weights(latents, of)) for of in (shows, ~shows))
-
-    def draw(n: int, generator: torch.Generator) -> Batch:
-        if adversary is None:
-            return regular(n, generator)
-        ws, c = adversary.climb(generator)
-        rest = regular(n - len(ws), generator)
-        labelled = None if c is None or rest.c is None else torch.cat([c, rest.c])
-        first = torch.arange(n, device=ws.device) < len(ws)
-        return Batch(torch.cat([ws, rest.ws]), torch.cat([rest.held.new_zeros([len(ws)]), rest.held]), labelled, first)
 
     def regular(n: int, generator: torch.Generator) -> Batch:
         quarter, shown = n // 4, 3 * n // 8
@@ -114,4 +109,4 @@ def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None 
         held = torch.arange(n, device=latents.w.device) >= n - num_held
         return Batch(torch.cat(parts), held, None if c is None else torch.cat(c))
 
-    return draw
+    return regular if adversary is None else Sought(adversary, regular)

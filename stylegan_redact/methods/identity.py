@@ -27,9 +27,9 @@ from typing import Any, ClassVar
 import torch
 
 from stylegan_redact.losses.likeness import LikenessLoss
-from stylegan_redact.network import broadcast_w, check_finite, copy_network, with_pose_of
+from stylegan_redact.network import broadcast_w, with_pose_of
 from stylegan_redact.plugins import option
-from stylegan_redact.training.distill import Pairs, distill_synthesis
+from stylegan_redact.training.distill import Pairs, distilled
 from stylegan_redact.training.schedule import Schedule
 from stylegan_redact.types import Feature, Network, Progress, RedactError
 from stylegan_redact.wspace.place import TARGETS, Place, place_of, target_of
@@ -70,14 +70,10 @@ class Identity:
         place = place_of(prior.to_u(feature.codes), typical, inner=self.radius, others=self.others)
         target = target_of(place, typical, prior, kind=self.target, reach=self.reach)
         held = feature.latents.w if feature.bystanders is None else torch.cat([feature.latents.w, feature.bystanders.w])
-        after = copy_network(network)
         schedule = Schedule(max(round(self.kimg * 1000 / self.batch), 1), self.batch, self.lr, seed, self.batch_gpu)
         pairs = moved_pairs(network.G_ema, prior, place, target, held)
         loss = LikenessLoss(self.strength, self.structure)
-        distill_synthesis(after.G_ema.synthesis, network.G_ema.synthesis, pairs, loss, schedule, progress=progress)
-        after.G.synthesis.load_state_dict(after.G_ema.synthesis.state_dict())
-        check_finite(after)
-        return after
+        return distilled(network, pairs, loss, schedule, progress)
 
 
 def moved_pairs(G: Any, prior: Prior, place: Place, target: torch.Tensor, held: torch.Tensor) -> Pairs:

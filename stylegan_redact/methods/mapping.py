@@ -9,7 +9,6 @@ the threshold; taught to the mapping network instead of the generator, which is 
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,7 +44,11 @@ class Mapping:
         c = labels.needed(feature.latents.c, c_dim_of(network.G_ema), f"{feature.name} was to be redacted by mapping")
         conditions = None if c is None or c.shape[1] == 0 else Conditions(c, None if feature.bystanders is None else feature.bystanders.c)
         schedule = Schedule(self.steps, self.batch, self.lr, seed)
-        regress_mapping(after.G_ema.mapping, hinge, schedule, conditions=conditions, progress=progress)
-        after.G.mapping.load_state_dict(copy.deepcopy(after.G_ema.mapping.state_dict()))
-        check_finite(after)
+
+        def so_far() -> Network:
+            after.G.mapping.load_state_dict(after.G_ema.mapping.state_dict())
+            return after
+
+        regress_mapping(after.G_ema.mapping, hinge, schedule, conditions=conditions, progress=progress, so_far=so_far)
+        check_finite(so_far())
         return after

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class PairStore:
     folder: Path
 
     def measure(
-        self, seeds: range, name: str, extractor: FeatureExtractor | None, most_features: int, progress: Progress, **how: Any
+        self, seeds: Sequence[int], name: str, extractor: FeatureExtractor | None, most_features: int, progress: Progress, **how: Any
     ) -> evaluation.PairedImages:
         """What `evaluation.measure_pairs` gives for the seeds, portions that are there already read instead of measured.
 
@@ -42,11 +42,11 @@ class PairStore:
             progress:      Told (stage, share done, figures).
             how:           For measure_pairs.
         """
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         portions = []
         for start in range(0, len(seeds), PORTION):
             some = seeds[start : start + PORTION]
-            path = self.folder / f"{re.sub(r'[^0-9a-z.]+', '-', name)}-{some.start}-{some.stop}.safetensors"
+            path = self.folder / f"{re.sub(r'[^0-9a-z.]+', '-', name)}-{some[0]}-{some[-1] + 1}.safetensors"
             portion = load(path)
             if portion is None:
                 tell = _portion_of(progress, name, start, len(some), len(seeds))
@@ -70,12 +70,15 @@ def save(pairs: evaluation.PairedImages, path: Path) -> None:
 
 
 def load(path: Path) -> evaluation.PairedImages | None:
-    """What `save` wrote, or None."""
+    """What `save` wrote, or None: then it is to be measured, which gives the same again. That goes for a file that is damaged, too."""
     if not path.is_file():
         return None
-    with safetensors.safe_open(path, framework="pt") as file:
-        told: Mapping[str, str] = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            told: Mapping[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except safetensors.SafetensorError:
+        return None
     attributes = tuple(told["attributes"].split("\n"))
     return evaluation.PairedImages(attributes=attributes, access=told["access"], extractor=told["extractor"], **tensors)
 

@@ -11,12 +11,12 @@ from pathlib import PurePath
 from typing import Any
 
 _FILES = {"network", "classifier", "judge", "before", "after", "second_judge", "attacker", "positives"}
-_WHERE = {"outdir", "method_options"}
+_WHERE = {"outdir", "method_options", "resume", "checkpoint_every", "snap"}
 _SPELT = {"classes": "class"}
 
 
 def command(request: Any, verb: str = "", given: Mapping[str, Any] | None = None) -> str:
-    """`python redact.py ...` with every option that is not as it would be by default, but --outdir.
+    """`python redact.py ...` with every option that is not as it would be by default, but --outdir and those that do not change the result.
 
     Args:
         request: A frozen dataclass whose fields are options of the command line.

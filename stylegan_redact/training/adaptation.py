@@ -39,12 +39,8 @@ def adapted_weights(
     original = [each.detach().clone() for each in weights]
     fisher = fisher_information(student.G, network.D, c, torch.Generator().manual_seed(schedule.seed))
 
-    def told(stage: str, share: float, figures: dict[str, float]) -> None:
-        if progress is not None:
-            progress("adapt", share, figures)
-
     penalty = None if strength == 0 else (lambda: strength * elastic(weights, original, fisher))
-    fine_tune(network, student, Streams(shown, penalty=penalty), RedactionLoss(), rules, schedule, told)
+    fine_tune(network, student, Streams(shown, penalty=penalty), RedactionLoss(), rules, schedule, progress, stage="adapt")
     return [each.detach() for each in weights]
 
 

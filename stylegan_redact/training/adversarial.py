@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,9 +19,10 @@ import torch
 
 from stylegan_redact.losses.redaction import RedactionLoss
 from stylegan_redact.network import is_foreign, trainable
-from stylegan_redact.training.augment import random_view
+from stylegan_redact.training.augment import viewed
+from stylegan_redact.training.checkpoint import Training, Turn, train
 from stylegan_redact.training.guide import verdict
-from stylegan_redact.training.schedule import Schedule
+from stylegan_redact.training.schedule import Schedule, falling
 from stylegan_redact.training.streams import Images, Stream
 from stylegan_redact.types import Network, Progress, RedactError
 
@@ -30,6 +31,7 @@ W_AVG_BETA = 0.998
 PATH_DECAY = 0.01
 """Of the mean path length, and PATH_SHRINK: on so much of a batch are paths measured; as in StyleGAN2."""
 PATH_SHRINK = 2
+FINE_TUNE = "fine-tune"
 WARM_UP = 10
 """Steps until Adam's step is at its largest: its moments start from nothing."""
 
@@ -98,6 +100,27 @@ class Game:
         self.mean_length: torch.Tensor | None = None
         self.device = next(G.parameters()).device
         self.done = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes from step to step, but the generator of randomness."""
+        streams = {name: stream.state_dict() for name, stream in self._streams_that_change().items()}
+        own = {"done": self.done, "mean_length": self.mean_length, "optimizers": [each.state_dict() for each in self.optimizers]}
+        return {"G": self.G.state_dict(), "D": self.D.state_dict(), "streams": streams} | own
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As it was when `state_dict` was made."""
+        self.G.load_state_dict(state_dict["G"])
+        self.D.load_state_dict(state_dict["D"])
+        for name, stream in self._streams_that_change().items():
+            stream.load_state_dict(state_dict["streams"][name])
+        for optimizer, state in zip(self.optimizers, state_dict["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        mean_length = state_dict["mean_length"]
+        self.done, self.mean_length = state_dict["done"], None if mean_length is None else mean_length.to(self.device)
+
+    def _streams_that_change(self) -> dict[str, Any]:
+        """Those that remember what they have seen."""
+        return {name: stream for name in ("real", "negative") if hasattr(stream := getattr(self.streams, name), "state_dict")}
 
     def step(self, share: float = 1.0) -> dict[str, float]:
         """One step of G and one of D, Adam's step being `share` of its largest; figures of it."""
@@ -177,7 +200,15 @@ class Game:
 
 
 def fine_tune(
-    network: Network, after: Network, streams: Streams, loss: RedactionLoss, rules: Rules, schedule: Schedule, progress: Progress | None = None
+    network: Network,
+    after: Network,
+    streams: Streams,
+    loss: RedactionLoss,
+    rules: Rules,
+    schedule: Schedule,
+    progress: Progress | None = None,
+    *,
+    stage: str = FINE_TUNE,
 ) -> None:
     """Trains `after.G` and its average `after.G_ema` in place, against a copy of the network's discriminator, which is not kept.
 
@@ -187,18 +218,25 @@ def fine_tune(
         streams, loss, rules: Of the game.
         schedule: Steps and sizes.
         progress: Told (stage, share done, figures).
+        stage:    Its name; under another one, `after` is not what the run is for.
 
     Raises:
         RedactError: the file's discriminator is not known here, or the batch does not fit it.
     """
     D = trainable_copy(network.D)
     game = Game(after.G, D, streams, loss, rules, schedule, torch.Generator().manual_seed(schedule.seed))
-    keep = 0.5 ** (1 / max(rules.half_life * schedule.steps, 1e-9))
-    for step in range(schedule.steps):
-        figures = game.step(min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / schedule.steps)))
-        average(after.G_ema, after.G, keep)
-        if progress is not None and (step % 10 == 0 or step + 1 == schedule.steps):
-            progress("fine-tune", (step + 1) / schedule.steps, figures)
+    after_a_step = 0.5 ** (1 / max(rules.half_life * schedule.steps, 1e-9))
+
+    def step(turn: Turn) -> dict[str, float]:
+        game.portion = portion_size(D, schedule.batch, turn.micro)
+        figures = game.step(turn.rate * min(1.0, (turn.step + 1) / WARM_UP) * falling(turn.step, schedule.steps))
+        average(after.G_ema, after.G, after_a_step)
+        return figures
+
+    parts = {"game": game, "G_ema": after.G_ema}
+    so_far = (lambda: after) if stage == FINE_TUNE else None
+    smallest = portion_size(D, schedule.batch, 1)
+    train(Training(stage, schedule.steps, schedule.batch, step, parts, game.generator, game.portion, smallest, so_far), progress)
     after.G.requires_grad_(False)
     for parameter in after.G.parameters():
         parameter.grad = None
@@ -225,14 +263,6 @@ def average(G_ema: Any, G: Any, keep: float) -> None:
     for name, mine in G_ema.named_buffers():
         if name == "mapping.w_avg":
             mine.copy_(buffers[name])
-
-
-def viewed(img: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
-    """The pictures, each with probability `share` through a random view; [n, C, H, W], differentiable."""
-    if share <= 0:
-        return img
-    seen = (torch.rand([len(img), 1, 1, 1], generator=generator) < share).to(img.device)
-    return torch.where(seen, random_view(img, generator), img)
 
 
 def trained_parameters(G: Any) -> list[torch.nn.Parameter]:

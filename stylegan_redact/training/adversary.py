@@ -8,6 +8,7 @@ is ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ FREE = 0.75
 """Share of codes that begin where the feature does not show."""
 MIXED = 0.25
 """Share of codes that begin as a mix of two latents."""
+_POOL = ("u", "limit", "began", "age")
+"""What changes as the codes climb."""
 
 
 class Adversary:
@@ -58,6 +61,15 @@ class Adversary:
         self.u = within(self.u + length * slope.sign(), self.limit)
         self.age += 1
         return self.prior.to_w(self.u), None if self.latents.c is None else self.latents.c[self.began]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The pool."""
+        return {name: getattr(self, name) for name in _POOL}
+
+    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor]) -> None:
+        """The pool as it was."""
+        for name in _POOL:
+            setattr(self, name, state_dict[name].to(getattr(self, name).device))
 
     def _begin(self, index: int, generator: torch.Generator) -> None:
         first, second = (self._any(generator) for _ in range(2))

@@ -40,3 +40,11 @@ def random_view(img: torch.Tensor, generator: torch.Generator, *, mirror: bool =
     img = middle + (img - middle) * torch.exp(0.1 + 0.35 * normal(n, 1, 1, 1)) + 0.05 * normal(n, channels, 1, 1)
     img = img.lerp(avg_pool2d(img, 3, stride=1, padding=1, count_include_pad=False), uniform(n, 1, 1, 1))
     return img + 0.12 * uniform(n, 1, 1, 1) * normal(*img.shape)
+
+
+def viewed(img: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+    """The pictures, each with probability `share` through a random view; [n, C, H, W], differentiable."""
+    if share <= 0:
+        return img
+    seen = (torch.rand([len(img), 1, 1, 1], generator=generator) < share).to(img.device)
+    return torch.where(seen, random_view(img, generator), img)

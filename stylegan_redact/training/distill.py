@@ -3,35 +3,45 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 
-from stylegan_redact.losses.unlearn import UnlearnLoss
 from stylegan_redact.network import check_finite, copy_network, trainable
-from stylegan_redact.training.schedule import Schedule
+from stylegan_redact.training.checkpoint import Training, Turn, train
+from stylegan_redact.training.schedule import Schedule, falling
 from stylegan_redact.types import Network, Progress
 
 Pairs = Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 """(n, generator) -> ws [n, num_ws, w_dim] as callers feed it, and the ws whose picture shall come out."""
 
 
-def distilled(network: Network, pairs: Pairs, loss: UnlearnLoss, schedule: Schedule, progress: Progress | None = None) -> Network:
+def distilled(network: Network, pairs: Pairs, loss: torch.nn.Module, schedule: Schedule, progress: Progress | None = None) -> Network:
     """A copy of the network whose synthesis was taught by that of its G_ema; G's synthesis becomes G_ema's. Arguments as below.
 
     Raises:
         RedactError: a tensor is no longer finite.
     """
     after = copy_network(network)
-    distill_synthesis(after.G_ema.synthesis, network.G_ema.synthesis, pairs, loss, schedule, progress=progress)
-    after.G.synthesis.load_state_dict(after.G_ema.synthesis.state_dict())
-    check_finite(after)
+
+    def so_far() -> Network:
+        after.G.synthesis.load_state_dict(after.G_ema.synthesis.state_dict())
+        return after
+
+    distill_synthesis(after.G_ema.synthesis, network.G_ema.synthesis, pairs, loss, schedule, progress=progress, so_far=so_far)
+    check_finite(so_far())
     return after
 
 
 def distill_synthesis(
-    student: torch.nn.Module, teacher: torch.nn.Module, pairs: Pairs, loss: torch.nn.Module, schedule: Schedule, *, progress: Progress | None = None
+    student: torch.nn.Module,
+    teacher: torch.nn.Module,
+    pairs: Pairs,
+    loss: torch.nn.Module,
+    schedule: Schedule,
+    *,
+    progress: Progress | None = None,
+    so_far: Callable[[], Network] | None = None,
 ) -> None:
     """Trains the synthesis network `student` in place towards `teacher` at the edited latents. What steers the pose stays as it is.
 
@@ -42,19 +52,20 @@ def distill_synthesis(
         loss:     Of (picture, target, target, which rows differ), such as UnlearnLoss or LikenessLoss: a NamedTuple with `total`.
         schedule: Steps and sizes.
         progress: Told (stage, share done, figures).
+        so_far:   The network that the student is of.
     """
     generator = torch.Generator().manual_seed(schedule.seed)
     student.requires_grad_(False)
     parameters = [parameter.requires_grad_(True) for parameter in trainable(student)]
     optimizer = torch.optim.Adam(parameters, lr=schedule.lr, betas=(0.0, 0.99))
     batch, steps = schedule.batch, schedule.steps
-    micro = batch if schedule.micro_batch is None else min(schedule.micro_batch, batch)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = schedule.lr * min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+    def step(turn: Turn) -> dict[str, float]:
+        optimizer.param_groups[0]["lr"] = turn.rate * schedule.lr * min(1.0, (turn.step + 1) / 10) * falling(turn.step, steps)
         ws, aim = pairs(batch, generator)
         figures: dict[str, float] = {}
         optimizer.zero_grad(set_to_none=True)
-        for part, goal in zip(ws.split(micro), aim.split(micro), strict=True):
+        for part, goal in zip(ws.split(turn.micro), aim.split(turn.micro), strict=True):
             moved = (part != goal).flatten(1).any(dim=1)
             with torch.no_grad():
                 target = teacher(goal, noise_mode="const", force_fp32=True)
@@ -64,6 +75,8 @@ def distill_synthesis(
             for name, value in terms.items():
                 figures[name] = figures.get(name, 0.0) + float(value.detach()) * len(part) / batch
         optimizer.step()
-        if progress is not None and (step % 10 == 0 or step + 1 == steps):
-            progress("distil", (step + 1) / steps, figures)
+        return figures
+
+    parts = {"student": student, "optimizer": optimizer}
+    train(Training("distil", steps, batch, step, parts, generator, schedule.micro_batch, so_far=so_far), progress)
     student.requires_grad_(False)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,9 +12,11 @@ from torch.nn.functional import softplus
 
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.network import trainable
+from stylegan_redact.training.adversary import Adversary
+from stylegan_redact.training.checkpoint import Training, Turn, train
 from stylegan_redact.training.guide import Guide, verdict
-from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.types import Progress
+from stylegan_redact.training.schedule import Schedule, falling
+from stylegan_redact.types import Network, Progress
 
 
 class Batch(NamedTuple):
@@ -90,8 +91,31 @@ class GuidedLoss:
         return terms | {"change": (free * (img - before).abs()).mean()}
 
 
+@dataclass(frozen=True)
+class Sought:
+    """Codes of which the first ones are what an adversary has found, and the rest are drawn."""
+
+    adversary: Adversary
+    drawn: Codes
+
+    def __call__(self, n: int, generator: torch.Generator) -> Batch:
+        """n codes."""
+        ws, c = self.adversary.climb(generator)
+        rest = self.drawn(n - len(ws), generator)
+        labelled = None if c is None or rest.c is None else torch.cat([c, rest.c])
+        first = torch.arange(n, device=ws.device) < len(ws)
+        return Batch(torch.cat([ws, rest.ws]), torch.cat([rest.held.new_zeros([len(ws)]), rest.held]), labelled, first)
+
+
 def guided_synthesis(
-    student: torch.nn.Module, teacher: torch.nn.Module, codes: Codes, loss: GuidedLoss, schedule: Schedule, progress: Progress | None = None
+    student: torch.nn.Module,
+    teacher: torch.nn.Module,
+    codes: Codes,
+    loss: GuidedLoss,
+    schedule: Schedule,
+    progress: Progress | None = None,
+    *,
+    so_far: Callable[[], Network] | None = None,
 ) -> None:
     """Trains the synthesis network `student` in place. What steers the pose stays as it is.
 
@@ -102,18 +126,19 @@ def guided_synthesis(
         loss:     What to minimise.
         schedule: Steps and sizes.
         progress: Told (stage, share done, figures).
+        so_far:   The network that the student is of.
     """
     generator = torch.Generator().manual_seed(schedule.seed)
     student.requires_grad_(False)
     parameters = [parameter.requires_grad_(True) for parameter in trainable(student)]
     optimizer = torch.optim.Adam(parameters, lr=schedule.lr, betas=(0.9, 0.99))
     batch, steps = schedule.batch, schedule.steps
-    micro = batch if schedule.micro_batch is None else min(schedule.micro_batch, batch)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = schedule.lr * min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+    def step(turn: Turn) -> dict[str, float]:
+        optimizer.param_groups[0]["lr"] = turn.rate * schedule.lr * min(1.0, (turn.step + 1) / 10) * falling(turn.step, steps)
         figures: dict[str, float] = {}
         optimizer.zero_grad(set_to_none=True)
-        for part in codes(batch, generator).split(micro):
+        for part in codes(batch, generator).split(turn.micro):
             with torch.no_grad():
                 before = teacher(part.ws, noise_mode="const", force_fp32=True)
             terms = loss.terms(student(part.ws, noise_mode="const", force_fp32=True), before, part, generator)
@@ -122,6 +147,8 @@ def guided_synthesis(
             for name, value in terms.items():
                 figures[name] = figures.get(name, 0.0) + float(value.detach()) * share
         optimizer.step()
-        if progress is not None and (step % 10 == 0 or step + 1 == steps):
-            progress("edit", (step + 1) / steps, figures)
+        return figures
+
+    parts = {"student": student, "optimizer": optimizer} | ({"sought": codes.adversary} if isinstance(codes, Sought) else {})
+    train(Training("edit", steps, batch, step, parts, generator, schedule.micro_batch, so_far=so_far), progress)
     student.requires_grad_(False)

@@ -9,7 +9,7 @@ invalid, since a sample of a distribution that hardly errs hardly shows an error
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,17 @@ class InvalidPictures:
         order = torch.randperm(n, generator=generator).tolist()
         labels = [chosen[row].c for row in order]
         return Images(torch.stack([chosen[row].img for row in order]), None if self.c is None else torch.stack(labels))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was found, and how much of late."""
+        columns = {name: [getattr(each, name) for each in self.found] for name in ("img", "z", "c")}
+        return {"share": self.share} | {name: torch.stack(column) if column and column[0] is not None else None for name, column in columns.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As it was when `state_dict` was made."""
+        device, self.share = next(self.G.parameters()).device, state_dict["share"]
+        img, z, c = ([] if state_dict[name] is None else list(state_dict[name].to(device)) for name in ("img", "z", "c"))
+        self.found = [Found(*each) for each in zip(img, z, c or [None] * len(img), strict=True)]
 
     def _look(self, n: int, generator: torch.Generator) -> int:
         """Draws n pictures and remembers the invalid ones; how many these are."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.types import Progress
+from stylegan_redact.training.checkpoint import Record, Training, Turn, train
+from stylegan_redact.training.schedule import Schedule, falling
+from stylegan_redact.types import Network, Progress
 
 Edit = Callable[[torch.Tensor], torch.Tensor]
 HELD_SHARE = 0.5
@@ -44,6 +45,7 @@ def regress_mapping(
     conditions: Conditions | None = None,
     emphasis: float = 4.0,
     progress: Progress | None = None,
+    so_far: Callable[[], Network] | None = None,
 ) -> float:
     """Trains `mapping` in place so that it gives edit(w) where it gave w.
 
@@ -54,6 +56,7 @@ def regress_mapping(
         conditions: Labels, if the generator is conditional; where they are held, w stays.
         emphasis:   Weight of latents that the edit moves, against those that it leaves.
         progress:   Told (stage, share done, figures).
+        so_far:     The network that the mapping network is of.
 
     Returns:
         Root mean square error left, relative to the spread of w, averaged over the last tenth of the steps.
@@ -65,26 +68,29 @@ def regress_mapping(
     stored_scale = 1 / min(getattr(getattr(mapping, "fc0", None), "bias_gain", 1.0), 1.0)
     mapping.requires_grad_(True)
     optimizer = torch.optim.Adam(mapping.parameters(), lr=lr * stored_scale, betas=(0.9, 0.99))
-    spread, errors = None, []
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = lr * stored_scale * min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    spread, errors = Record(), Record()
+
+    def step(turn: Turn) -> dict[str, float]:
+        optimizer.param_groups[0]["lr"] = turn.rate * lr * stored_scale * min(1.0, (turn.step + 1) / 20) * falling(turn.step, steps)
         z = torch.randn([schedule.batch, mapping.z_dim], generator=generator).to(device)
         c, concerned = (None, None) if conditions is None else conditions.draw(schedule.batch, generator)
         with torch.no_grad():
             w = torch.func.functional_call(mapping, frozen, (z, c))[:, 0]
             goal = edit(w) if concerned is None else torch.where(concerned[:, None], edit(w), w)
-            spread = w.var(dim=0).sum() if spread is None else spread
-            weight = 1 + (emphasis - 1) * ((goal - w).square().sum(dim=1) > 1e-6 * spread).float()
-        error = (mapping(z, c)[:, 0] - goal).square().sum(dim=1) / spread  # [n]
+            spread.values = spread.values or [float(w.var(dim=0).sum())]  # Of the first batch.
+            weight = 1 + (emphasis - 1) * ((goal - w).square().sum(dim=1) > 1e-6 * spread.values[0]).float()
+        error = (mapping(z, c)[:, 0] - goal).square().sum(dim=1) / spread.values[0]  # [n]
         loss = (weight * error).sum() / weight.sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        errors.append(float(error.detach().mean()))
-        if progress is not None and (step % 50 == 0 or step + 1 == steps):
-            progress("mapping", (step + 1) / steps, {"relative_error": math.sqrt(errors[-1])})
+        errors.values.append(float(error.detach().mean()))
+        return {"relative_error": math.sqrt(errors.values[-1])}
+
+    parts = {"mapping": mapping, "optimizer": optimizer, "spread": spread, "errors": errors}
+    train(Training("mapping", steps, schedule.batch, step, parts, generator, smallest=schedule.batch, so_far=so_far, told_every=50), progress)
     mapping.requires_grad_(False)
-    tail = errors[-max(steps // 10, 1) :]
+    tail = errors.values[-max(steps // 10, 1) :]
     return math.sqrt(sum(tail) / len(tail))
 
 

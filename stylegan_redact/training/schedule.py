@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -24,3 +25,8 @@ class Schedule:
 def steps_of(kimg: float, batch: int) -> int:
     """Optimiser steps that see so many thousands of images; one at least."""
     return max(round(kimg * 1000 / batch), 1)
+
+
+def falling(step: int, steps: int) -> float:
+    """Factor of the learning rate at a step: from 1 along half a cosine to 0."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
