@@ -11,10 +11,10 @@ import torch
 
 from stylegan_redact import evaluation, precision
 from stylegan_redact.backends import find
-from stylegan_redact.feature_requests import CLASS, source_of
+from stylegan_redact.feature_requests import CLASS, refuse_misfit, source_of
 from stylegan_redact.labels import PREFIX, Labels, all_of
 from stylegan_redact.network import sample_w
-from stylegan_redact.types import Detector, Network, RedactError
+from stylegan_redact.types import Detector, Network
 
 METHOD = "substitute_class"
 """Of a feature that is a whole class, where none is named."""
@@ -34,17 +34,15 @@ def check(feature: str, method_name: str, method: Any, given: Mapping[str, Any])
         method:      Its instance.
         given:       Option -> value, of options that only other features have a use for.
     """
-    substitutes = "label" in method.needs
-    if not is_class(feature):
-        if substitutes:
-            raise RedactError(f"--method={method_name} was asked for {feature!r} - it redacts whole classes - give --feature={PREFIX}N")
-        return
     asked = f"--feature={feature} was asked with"
-    if not substitutes:
-        raise RedactError(f"{asked} --method={method_name} - a whole class is substituted in closed form - use --method={METHOD}")
-    superfluous = [name for name, value in given.items() if value]
-    if superfluous:
-        raise RedactError(f"{asked} {', '.join(superfluous)} - the feature names the class, and nothing steers or is held - leave it out")
+    refuse_misfit(
+        is_class(feature),
+        "label" in method.needs,
+        given,
+        feature=f"--method={method_name} was asked for {feature!r} - it redacts whole classes - give --feature={PREFIX}N",
+        method=f"{asked} --method={method_name} - a whole class is substituted in closed form - use --method={METHOD}",
+        options=f"{asked} {{}} - the feature names the class, and nothing steers or is held - leave it out",
+    )
 
 
 def judge_of(path: str | os.PathLike[str] | None, feature: str, G: Any, device: torch.device) -> tuple[Detector, Detector, dict[str, Any]]:

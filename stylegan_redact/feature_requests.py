@@ -60,3 +60,23 @@ def asked(feature: str) -> Asked:
 def source_of(feature: str) -> str:
     """Of SOURCES; whether or not it has such a feature."""
     return asked(feature).source
+
+
+def refuse_misfit(is_its: bool, takes_it: bool, given: Mapping[str, Any], *, feature: str, method: str, options: str) -> None:
+    """Raises RedactError where of a source and the methods for it only one was asked, or with options that such features have no use for.
+
+    Args:
+        is_its:   The feature is of the source.
+        takes_it: The method is for features of the source, and for no others.
+        given:    Option -> value, of options that only other features have a use for.
+        feature:  What to say where the feature is of another source.
+        method:   What to say where the method is for others.
+        options:  What to say of superfluous options, {} in it being their names.
+    """
+    if takes_it and not is_its:
+        raise RedactError(feature)
+    if is_its and not takes_it:
+        raise RedactError(method)
+    superfluous = [name for name, value in given.items() if value]
+    if is_its and superfluous:
+        raise RedactError(options.replace("{}", ", ".join(superfluous)))

@@ -13,7 +13,7 @@ import torch
 from stylegan_redact import detectors, evaluation, photos, pictures
 from stylegan_redact.decoder_files import DecoderFile
 from stylegan_redact.extractors import DiscriminatorFeatures, FeatureExtractor, TorchScript, describe_by
-from stylegan_redact.feature_requests import PERSON, source_of
+from stylegan_redact.feature_requests import PERSON, refuse_misfit, source_of
 from stylegan_redact.inversion import Search
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import generate, sample_w
@@ -58,16 +58,15 @@ def check(feature: str, method_name: str, method: Any, given: Mapping[str, Any])
         method:      Its instance.
         given:       Option -> value, of options that only other features have a use for.
     """
-    of_codes = "codes" in method.needs
-    if not is_person(feature):
-        if of_codes:
-            raise RedactError(f"--method={method_name} was asked for {feature!r} - it redacts a person - give --feature={PREFIX}PHOTOS")
-        return
-    if not of_codes:
-        raise RedactError(f"--feature={PREFIX}... was asked with --method={method_name} - it needs a classifier - use --method={METHOD}")
-    superfluous = [name for name, value in given.items() if value]
-    if superfluous:
-        raise RedactError(f"--feature={PREFIX}... was asked with {', '.join(superfluous)} - nothing but photographs steers - leave it out")
+    asked = f"--feature={PREFIX}... was asked with"
+    refuse_misfit(
+        is_person(feature),
+        "codes" in method.needs,
+        given,
+        feature=f"--method={method_name} was asked for {feature!r} - it redacts a person - give --feature={PREFIX}PHOTOS",
+        method=f"{asked} --method={method_name} - it needs a classifier - use --method={METHOD}",
+        options=f"{asked} {{}} - nothing but photographs steers - leave it out",
+    )
 
 
 def check_snap(feature: str, snap: int | None) -> None:

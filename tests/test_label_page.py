@@ -217,45 +217,44 @@ def test_the_whole_way_in_a_browser(network: Path, tmp_path: Path) -> None:
     try:
         first = running(label.open_page(network=str(network), feature="glow", out=out, pool=POOL))
         server = next(first)
-        page.size(1200, 900)
-        page.open(server.url)
+        page.open(server.url, 1200, 900)
         page.until(shown)
-        before = page.run(seeds)
+        before = page.value(seeds)
         for seed in before[:6]:
-            page.key("y" if truth[seed] else "n")
-        page.key("u")
+            page.press("y" if truth[seed] else "n")
+        page.press("u")
         page.until(f"document.querySelector('#no').textContent == {6 - sum(truth[s] for s in before[:6]) - (not truth[before[5]])}")
         for index, seed in enumerate(before[5:], start=6):
             if truth[seed]:
                 page.click(f".cell:nth-child({index})")
                 page.until(f"document.querySelector('.cell:nth-child({index})').classList.contains('yes')")
-        page.key("Enter")  # The rest do not.
+        page.press("Enter")  # The rest do not.
         page.until(f"{shown} && document.querySelector('#yes').textContent == {sum(truth[s] for s in before)} && {seeds}[0] != {before[0]}")
-        assert page.run("document.querySelector('#no').textContent") == str(sum(not truth[s] for s in before))
+        assert page.value("document.querySelector('#no').textContent") == str(sum(not truth[s] for s in before))
         assert next(first, None) is None  # The command ends.
 
         second = running(label.open_page(network=str(network), feature="glow", out=out, pool=POOL))
         server = next(second)
-        page.open(server.url)
+        page.open(server.url, 1200, 900)
         page.until(f"{shown} && document.querySelector('#no').textContent == {sum(not truth[s] for s in before)}")
-        assert not set(page.run(seeds)) & set(before) and server.desk.state()["accuracy"] is not None
-        page.key(" ")
+        assert not set(page.value(seeds)) & set(before) and server.desk.state()["accuracy"] is not None
+        page.press(" ")
         page.until("document.querySelector('#zoom').open && document.querySelector('#zoom-img').naturalWidth == 16")
-        page.key("Escape")
+        page.press("Escape")
         page.until("!document.querySelector('#zoom').open")
-        page.key("c")
+        page.press("c")
         page.until("document.querySelectorAll('.guess-yes, .guess-no').length > 12")
-        for index, seed in enumerate(page.run(seeds), start=1):
-            kind = page.run(f"document.querySelector('.cell:nth-child({index})').className")
+        for index, seed in enumerate(page.value(seeds), start=1):
+            kind = page.value(f"document.querySelector('.cell:nth-child({index})').className")
             if "guess" in kind and ("guess-yes" in kind) != truth[seed]:
                 page.click(f".cell:nth-child({index})")
         page.until(f"document.querySelectorAll('.guess-yes, .guess-no, .yes, .no').length && {shown}")
-        page.key("Enter")
+        page.press("Enter")
         page.until("+document.querySelector('#yes').textContent + +document.querySelector('#no').textContent > 40")
         page.click("#finish")
         page.until("!document.querySelector('#over').hidden")
         assert next(second, None) is None
-        assert page.run("performance.getEntriesByType('resource').every(e => e.name.startsWith(location.origin))")
+        assert page.value("performance.getEntriesByType('resource').every(e => e.name.startsWith(location.origin))")
     finally:
         page.close()
     found = load_labels(out)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import tiny_run
 import torch
-from chromium import CHROMIUM, Browser
+from browser import CHROMIUM, Browser
 from click.testing import CliRunner
 
 from stylegan_redact import cli, evaluation, job

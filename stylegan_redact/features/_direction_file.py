@@ -79,15 +79,6 @@ def read_direction(path: Path, G: Any, network_sha256: str = "", *, space: str |
     return FoundDirection(unit, space, (*notes, *more))
 
 
-def read_values(path: Path, asked: str) -> np.ndarray:
-    """The one array of numbers in a file, as float64, whatever it is of.
-
-    Raises:
-        RedactError: no such file, another kind of file, or several arrays none of which is known to be a direction.
-    """
-    return _array(_read(path, asked), asked)
-
-
 def _read(path: Path, asked: str) -> Any:
     if path.suffix not in ENDINGS:
         raise RedactError(f"{asked} - its name ends in {path.suffix or 'nothing'} - read are {', '.join(ENDINGS)}")
