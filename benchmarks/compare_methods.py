@@ -54,7 +54,7 @@ def table(rows: Sequence[Row], access: Sequence[str]) -> Iterator[str]:
     headings = ["feature", "method", *COLUMNS]
     headings[3:3] = ["left at most, %"] + [f"left through {way}, %" for way in ways]
     headings.insert(headings.index("others, points") + 1, "worst other")
-    headings += ["W+ attack, %", "relearned after", "seconds", "MiB"]
+    headings += ["W+ attack, %", "relearned after", "seconds", "of CPU", "MiB"]
     yield "| " + " | ".join(headings) + " |"
     yield "|---" * len(headings) + "|"
     for row in rows:
@@ -72,7 +72,7 @@ def line(row: Row, ways: Sequence[str], width: int) -> str:
     left = [interval(estimates.get(f"{way}_residual_rate/rate_after"), ".2f") for way in ways]
     bound = f"{estimates['residual_rate/rate_after']['high']:.2f}"
     attack = interval(last_point(row["w_plus"]), ".0f") if "w_plus" in row else "-"
-    numbers = [attack, relearned(row), f"{row['seconds']:.0f}", f"{row['peak_memory_mib']:.0f}"]
+    numbers = [attack, relearned(row), f"{row['seconds']:.0f}", f"{row['cpu_seconds']:.0f}", f"{row['peak_memory_mib']:.0f}"]
     return start + " | ".join([removed, bound, *left, others, worst_other(estimates), *rest, *numbers]) + " |"
 
 

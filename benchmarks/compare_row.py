@@ -106,21 +106,22 @@ def measure(work: Work) -> dict[str, Any]:
     special = kind in (NONE, FILTER)
     plan = job.prepare(_request(work, "fold" if special else kind, {} if special else options))
     feature = Attribute(plan.feature, plan.detector).gather(plan.network, plan.labelled_seeds, batch=plan.batch)
-    started = time.perf_counter()
+    started = time.perf_counter(), time.process_time()
     if kind == NONE:
         after = plan.network
     elif kind == FILTER:
         after = filtered(plan.network, feature, float(options.get("quantile", QUANTILE)))
     else:
         after = api.redact(plan.network, feature, plan.method, seed=work.seed)
-    seconds = time.perf_counter() - started
+    seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
     memory = peak_memory()
     found = evaluation.ask(_pairs(plan, after, "z"), plan.feature, questions=QUESTIONS)
     for access in work.access:
         if access != "z" and kind != FILTER:  # A filter of seeds is not met by latents that somebody kept.
             answers = evaluation.ask(_pairs(plan, after, access), plan.feature, questions=["residual_rate"])
             found |= {f"{access}_{key}": value for key, value in answers.items()}
-    record = dict(feature=work.feature, method=work.method, seconds=seconds, peak_memory_mib=memory, estimates=evaluation.as_json(found))
+    cost = dict(seconds=seconds, cpu_seconds=cpu_seconds, peak_memory_mib=memory)
+    record = dict(feature=work.feature, method=work.method, **cost, estimates=evaluation.as_json(found))
     return record | _attacked(plan, plan.network if kind == FILTER else after, work)
 
 
