@@ -19,7 +19,7 @@ from typing import Any
 import click
 import torch
 
-from stylegan_redact import api, attacks, evaluation, extractors, job, plugins
+from stylegan_redact import api, attacks, detectors, evaluation, extractors, job, plugins
 from stylegan_redact.attacks.gradient import Gradient
 from stylegan_redact.attacks.relearn import Relearn
 from stylegan_redact.evaluation import PairedImages
@@ -163,8 +163,9 @@ def _pairs(plan: job.Plan, after: Network, access: str) -> PairedImages:
 
 
 def _attacked(plan: job.Plan, after: Network, work: Work) -> dict[str, Any]:
-    """What it costs whoever has the file to get the feature back. The detector leads, as the attacker's; the judge says what succeeded."""
-    panel = Panel(plan.feature, plan.judge, None, None, "the judge", {}, attacker=plan.detector)
+    """What it costs whoever has the file to get the feature back. The detector leads, as the attacker's; it succeeds where all judges there are say so."""
+    second = detectors.load_bundled("second_judge", plan.device) if work.judge is None else None
+    panel = Panel(plan.feature, plan.judge, second, None, "the judge", {}, attacker=plan.detector)
     scene = attacking.scene_of(panel, plan.network, plan.labels, plan.measured_seeds.stop, plan.batch)
     victim, control = attacks.Victim("after", after), attacks.Victim("before", plan.network)
     found = {}
