@@ -163,7 +163,7 @@ def _pairs(plan: job.Plan, after: Network, access: str) -> PairedImages:
 
 
 def _attacked(plan: job.Plan, after: Network, work: Work) -> dict[str, Any]:
-    """What it costs whoever has the file to get the feature back. The detector leads, as the attacker's; it succeeds where all judges there are say so."""
+    """What it costs whoever has the file to get the feature back. The detector leads, as the attacker's; success is what all judges see."""
     second = detectors.load_bundled("second_judge", plan.device) if work.judge is None else None
     panel = Panel(plan.feature, plan.judge, second, None, "the judge", {}, attacker=plan.detector)
     scene = attacking.scene_of(panel, plan.network, plan.labels, plan.measured_seeds.stop, plan.batch)
