@@ -128,13 +128,26 @@ def core_options() -> list[click.Option]:
             help="Run these sources of the file, with all your rights: for networks that are not known here",
         ),
         offline_option(),
+        *running_options(),
+        click.Option(["--delta/--no-delta"], default=True, help="Write redaction.safetensors: the edit apart from the network, docs/delta.md"),
+        click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options and a time estimate, then stop; write nothing"),
+    ]
+
+
+def running_options() -> list[click.Option]:
+    """What happens while a run is on its way."""
+    return [
         click.Option(
             ["--resume"], metavar="latest|DIR", help="Go on with a run that did not come to its end; latest: a new one if there is none in --outdir"
         ),
         click.Option(["--checkpoint-every"], type=click.FloatRange(0), default=60.0, metavar="SECONDS", help="How often to keep what that needs"),
         click.Option(["--snap"], type=click.IntRange(1), metavar="KIMG", help="Networks and pictures of the training, every so many thousand images"),
-        click.Option(["--delta/--no-delta"], default=True, help="Write redaction.safetensors: the edit apart from the network, docs/delta.md"),
-        click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options and a time estimate, then stop; write nothing"),
+        click.Option(
+            ["--early-stop"],
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="KIMG",
+            help="End the training once all targets hold, which the judge looks at every so many thousand images, on seeds of their own",
+        ),
     ]
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from stylegan_redact import (
-    api,
     casting,
     class_requests,
     delta,
@@ -28,8 +27,8 @@ from stylegan_redact import (
     run_dir,
     running,
     several,
-    snapshots,
     steering,
+    watching,
 )
 from stylegan_redact.labels import Labels
 from stylegan_redact.measuring import Measurement
@@ -77,6 +76,8 @@ class Request:
     """Seconds."""
     snap: int | None = None
     """Thousands of images between snapshots."""
+    early_stop: float | None = None
+    """Thousands of images between looks whether the targets hold."""
     labels: str | None = None
     """File of labelled latents."""
     delta: bool = True
@@ -99,6 +100,7 @@ class Plan(casting.Cast):
     labelled_seeds: range
     measured_seeds: range
     precision: Precision
+    looked_seeds: range = range(0)
 
 
 def prepare(request: Request) -> Plan:
@@ -123,7 +125,9 @@ def prepare(request: Request) -> Plan:
     if "batch_gpu" in {each.name for each in plugins.options(type(method))}:
         method = replace(method, batch_gpu=batch)
     first = request.seed * SEEDS_PER_RUN
-    given.check_seeds(who.brought, seed_range(first + MOST_SEEDS, request.num_images))
+    looked_seeds = watching.looked_seeds(request.early_stop, who, request.num_images, seed_range(first, SEEDS_PER_RUN))
+    for seeds in (seed_range(first + MOST_SEEDS, request.num_images), looked_seeds):
+        given.check_seeds(who.brought, seeds)
     return Plan(
         **vars(who),
         request=request,
@@ -136,6 +140,7 @@ def prepare(request: Request) -> Plan:
         batch=batch,
         labelled_seeds=seed_range(first, request.num_latents),
         measured_seeds=seed_range(first + MOST_SEEDS, request.num_images),
+        looked_seeds=looked_seeds,
         precision=class_requests.self_test(network, who.labels, seed_range(first, request.num_latents), batch),
     )
 
@@ -153,7 +158,7 @@ def resolved(plan: Plan) -> dict[str, Any]:
         "network_sha256": plan.file.snapshot.sha256,
         "converted_from": plan.file.snapshot.converted_from,
         "classifiers": plan.classifiers,
-        "seeds": {"labelled": span(plan.labelled_seeds), "measured": span(plan.measured_seeds)},
+        "seeds": {name: span(getattr(plan, f"{name}_seeds")) for name in ("labelled", "measured", "looked") if getattr(plan, f"{name}_seeds")},
         "versions": {"stylegan-redact": VERSION, "torch": torch.__version__},
         **({} if plan.sitting is None else plan.sitting.record()),
         **({} if plan.brought is None else {"brought": dict(plan.brought.record)}),
@@ -208,19 +213,17 @@ def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
     assert feature.latents is not None
     layout = pictures.choose(feature.latents, plan.network.G_ema.img_resolution) if plan.sitting is None else None
     run.save = functools.partial(_save_unfinished, plan)
-    if plan.request.snap is not None and layout is not None:
-        draw = functools.partial(pictures.save_one, layout=layout, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
-        run.checkpoints.observe = snapshots.of_run(plan.request.snap, run, draw, progress)
     before = prechecks.first_look(plan, feature, run.folder, progress)
-    after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
+    watched = watching.redact(plan, feature, layout, run, progress)
+    after, made = watched.network, {**provenance(plan), **watched.record}
     shown = _show(plan, feature, after, layout, run.folder)
     estimates, pairs = _measure(plan, feature, after, run, progress)
-    dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, provenance(plan))
+    dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, made)
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
     if plan.request.delta and isinstance(plan.file.snapshot, Snapshot):
-        delta.write(after, plan.file.snapshot, run.folder / delta.NAME, provenance(plan), estimates)
-    _conclude(plan, run.folder, estimates, pairs, {"before_training": before, "pictures": shown, "dropped": dropped}, progress)
+        delta.write(after, plan.file.snapshot, run.folder / delta.NAME, made, estimates)
+    _conclude(plan, run.folder, estimates, pairs, {"provenance": made, "before_training": before, "pictures": shown, "dropped": dropped}, progress)
 
 
 def _save_unfinished(plan: Plan, network: Network, path: Path, told: str) -> None:
@@ -267,7 +270,7 @@ def _conclude(
     plan: Plan, folder: Path, estimates: dict[str, Estimate], pairs: list[reporting.Pair], seen: dict[str, Any], progress: Progress
 ) -> None:
     targets = evaluation.targets_of(plan.features)
-    measurable = tuple(target for target in targets if target.key in estimates and estimates[target.key].n > 0)
+    measurable = evaluation.measurable(estimates, targets)
     if plan.class_index is not None or plan.sitting is not None:  # The targets are of attributes; a class is left as its substitute shows it.
         measurable = ()
     verdicts = evaluation.check(estimates, measurable)
@@ -280,9 +283,7 @@ def _conclude(
         missing = ", ".join(target.text for target in targets if target not in measurable)
         progress.tell(f"Not measured, since there is no such attribute or image: {missing}")
     record = {
-        "provenance": provenance(plan),
-        "dropped": seen["dropped"],
-        "before_training": seen["before_training"],
+        **{key: seen[key] for key in ("provenance", "dropped", "before_training")},
         "judge": plan.classifiers["judge"],
         "network_redacted_sha256": network_files.sha256_of(network_files.result_path(folder, plan.file)),
         "estimates": evaluation.as_json(estimates),

@@ -31,6 +31,8 @@ class Moment:
     """Done, in [0, 1]; at 1 the state is the result."""
     images: int = 0
     """That were trained on so far."""
+    step_images: int = 0
+    """Of these, in this step."""
     so_far: Callable[[], Network] | None = None
     """The redacted network as it would be if the training ended now; None: there is none yet. To be used before the next step."""
 

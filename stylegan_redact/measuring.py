@@ -36,10 +36,10 @@ class Measurement:
     store: PairStore | None = None
     """Where pairs are kept, for a run that is killed to go on from."""
 
-    def answers(self, progress: Progress) -> tuple[dict[str, Estimate], evaluation.PairedImages]:
+    def answers(self, progress: Progress, stage: str = "measure") -> tuple[dict[str, Estimate], evaluation.PairedImages]:
         """All questions on what a z-sampler meets; what is left of the feature also for those who keep latents, if that was asked.
 
-        Of the classes that were not to be redacted it is asked what became of them.
+        Of the classes that were not to be redacted it is asked what became of them. `stage` is what the progress is told.
 
         Returns:
             The estimates, and what the judge said of every seed drawn from z.
@@ -49,8 +49,7 @@ class Measurement:
         if self.whole_class:
 
             def draw_class(access: str, itself: bool, seeds: Sequence[int]) -> evaluation.PairedImages:
-                stage = "measure" if itself else "measure others"
-                pairs = self.draw(access, self.labels if itself else others, seeds, stage, progress)
+                pairs = self.draw(access, self.labels if itself else others, seeds, stage if itself else f"{stage} others", progress)
                 drawn.extend([pairs] if itself else [])
                 return pairs
 
@@ -59,12 +58,12 @@ class Measurement:
             return self.changes(progress)
         estimates: dict[str, Estimate] = {}
         for access in self.accesses:
-            pairs = self.draw(access, self.labels, self.seeds, "measure", progress)
+            pairs = self.draw(access, self.labels, self.seeds, stage, progress)
             drawn.append(pairs)
             answers = evaluation.ask_several(pairs, self.features, keep=self.keep, questions=None if access == "z" else ["residual_rate"])
             estimates |= answers if access == "z" else {f"{access}_{key}": value for key, value in answers.items()}
         if others is not None:
-            pairs = self.draw("z", others, self.seeds[: evaluation.MOST_OF_OTHERS], "measure others", progress)
+            pairs = self.draw("z", others, self.seeds[: evaluation.MOST_OF_OTHERS], f"{stage} others", progress)
             estimates |= evaluation.other_classes(evaluation.merged(pairs, self.features), joint_name(self.features), self.keep)
         return estimates, drawn[0]
 

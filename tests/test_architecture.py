@@ -50,6 +50,7 @@ COMMAND_SIDE = {
     "resuming",
     "running",
     "snapshots",
+    "watching",
 }
 PLUGIN_FOLDERS = {"features", "methods", "evaluation", "attacks"}
 EVERYTHING = {"*"}

@@ -8,7 +8,7 @@ from stylegan_redact.evaluation._paired import ACCESSES, PairedImages, image_pai
 from stylegan_redact.evaluation._person import STRANGERS, Sitter, everybody_else, neighbours, person
 from stylegan_redact.evaluation._several import ask_several, merged, targets_of
 from stylegan_redact.evaluation._table import as_json, format_estimate, render, render_targets
-from stylegan_redact.evaluation._targets import TARGETS, Target, Verdict, at_bounds, check
+from stylegan_redact.evaluation._targets import TARGETS, Target, Verdict, at_bounds, check, measurable
 
 __all__ = [
     "ACCESSES",
@@ -35,6 +35,7 @@ __all__ = [
     "keep_as_json",
     "keep_verdicts",
     "leak",
+    "measurable",
     "measure_pairs",
     "merged",
     "neighbours",

@@ -48,6 +48,11 @@ def at_bounds(targets: tuple[Target, ...] = TARGETS) -> tuple[Target, ...]:
     return tuple(replace(target, part="low" if target.at_least else "high") for target in targets)
 
 
+def measurable(estimates: Mapping[str, Estimate], targets: tuple[Target, ...] = TARGETS) -> tuple[Target, ...]:
+    """Those of the targets that there is a number for: not for a rare attribute where there is none."""
+    return tuple(target for target in targets if target.key in estimates and estimates[target.key].n > 0)
+
+
 def check(estimates: Mapping[str, Estimate], targets: tuple[Target, ...] = TARGETS) -> list[Verdict]:
     """Every target with what was measured; a figure that is nan meets none.
 

@@ -85,7 +85,7 @@ def train(training: Training, progress: Progress | None = None) -> None:
         share = run.done / training.steps
         if progress is not None and ((run.done - 1) % training.told_every == 0 or run.done == training.steps):
             progress(training.stage, share, figures | run.halved())
-        keeping.keep(keeping.Moment(name, run.state, share, run.done * training.batch, training.so_far))
+        keeping.keep(keeping.Moment(name, run.state, share, run.done * training.batch, training.batch, training.so_far))
 
 
 class Record:

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A redaction that is looked at while it is made: snapshots, and an end as soon as the measured targets hold."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stylegan_redact import api, evaluation, pictures, snapshots
+from stylegan_redact.keeping import Moment
+from stylegan_redact.measuring import Measurement
+from stylegan_redact.progress import Progress
+from stylegan_redact.running import Run
+from stylegan_redact.types import Estimate, Feature, Network, RedactError
+
+MOST_LOOKED_AT = 4_000
+"""Seeds of a look."""
+
+
+class Enough(Exception):
+    """The targets hold: the network that meets them, and after how many images of the training."""
+
+    def __init__(self, network: Network, images: int) -> None:
+        super().__init__(f"enough after {images} images")
+        self.network, self.images = network, images
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """Told every moment of a training (`checkpoints.Checkpoints`); a run that was resumed looks at the same moments."""
+
+    every: int
+    """Images of the training between two looks."""
+    measure: Callable[[Network], Mapping[str, Estimate]]
+    """On seeds of its own: neither labelled nor measured in the end."""
+    targets: tuple[evaluation.Target, ...]
+    say: Callable[[str], None]
+
+    def __call__(self, moment: Moment) -> None:
+        """Looks, if it is time to.
+
+        Raises:
+            Enough: all targets are met.
+        """
+        if moment.so_far is None or moment.share >= 1 or moment.images // self.every == (moment.images - moment.step_images) // self.every:
+            return
+        network = moment.so_far()
+        estimates = self.measure(network)
+        verdicts = evaluation.check(estimates, evaluation.measurable(estimates, self.targets))
+        missed = [each.target.text for each in verdicts if not each.met]
+        told = f"After {moment.images / 1000:g} thousand images {len(verdicts) - len(missed)} of {len(verdicts)} targets are met"
+        self.say(f"{told}: it stops here" if not missed else f"{told}; not: {'; '.join(missed)}")
+        if not missed:
+            raise Enough(network, moment.images)
+
+
+@dataclass
+class Watched:
+    """A redacted network and how it came to be."""
+
+    network: Network
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """For the pickle: after how many images the training was ended, if it was."""
+
+
+def looked_seeds(early_stop: float | None, who: Any, num_images: int, seeds: range) -> range:
+    """Seeds to look at while it is made, none of which is labelled, or measured in the end; none if no early stop was asked.
+
+    Args:
+        early_stop:  Thousands of images between two looks.
+        who:         Who knows what, a casting.Cast.
+        num_images:  To measure in the end, from the middle of `seeds`.
+        seeds:       All that the run may use.
+
+    Raises:
+        RedactError: nobody could say when to stop, or no seeds are left.
+    """
+    if early_stop is None:
+        return range(0)
+    asked, most = f"--early-stop={early_stop:g} was asked", len(seeds) // 2 - MOST_LOOKED_AT
+    if who.class_index is not None or who.sitting is not None or not set(who.features) <= set(who.judge.attributes):
+        raise RedactError(f"{asked} - no judge rates attributes here, so nobody can say when - give --judge, or leave it out")
+    if num_images > most:
+        raise RedactError(f"{asked} with --num-images={num_images} - no seeds are left to look at - measure on at most {most}")
+    return seeds[len(seeds) - min(num_images, MOST_LOOKED_AT) :]
+
+
+def redact(plan: Any, feature: Feature, layout: pictures.Layout | None, run: Run, progress: Progress) -> Watched:
+    """The network redacted as planned, or as far as it took.
+
+    Args:
+        plan:     A job.Plan.
+        feature:  As it was labelled.
+        layout:   Which pictures snapshots show; None: there are none.
+        run:      It can save networks.
+        progress: Told.
+    """
+    watchers: list[Callable[[Moment], None]] = []
+    if plan.request.snap is not None and layout is not None and feature.latents is not None:
+        draw = functools.partial(pictures.save_one, layout=layout, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
+        watchers.append(snapshots.of_run(plan.request.snap, run, draw, progress))
+    if plan.request.early_stop is not None:
+        measure = functools.partial(_look, plan, progress)
+        watchers.append(EarlyStop(round(1000 * plan.request.early_stop), measure, evaluation.targets_of(plan.features), progress.tell))
+
+    def observe(moment: Moment) -> None:
+        for watcher in watchers:
+            watcher(moment)
+
+    run.checkpoints.observe = observe
+    try:
+        return Watched(api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress))
+    except Enough as enough:
+        for network in (enough.network.G, enough.network.G_ema):
+            network.requires_grad_(False)
+            network.eval()
+        return Watched(enough.network, {"stopped_after_images": enough.images})
+
+
+def _look(plan: Any, progress: Progress, after: Network) -> Mapping[str, Estimate]:
+    how: dict[str, Any] = dict(labels=plan.labels, whole_class=False, half=False)
+    measurement = Measurement(plan.network, after, plan.judge, plan.features, plan.keep, plan.looked_seeds, ("z",), plan.batch, **how)
+    return measurement.answers(progress, stage="look")[0]
