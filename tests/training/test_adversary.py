@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from stylegan_redact.methods.edit import mixed_codes
+from stylegan_redact.methods.edit import Edit, mixed_codes
 from stylegan_redact.network import synthesize
 from stylegan_redact.training.adversary import FREE, OLDEST, Adversary
 from stylegan_redact.training.guide import BARELY, Guide
@@ -99,3 +99,22 @@ def test_a_quarter_of_a_batch_are_what_it_found() -> None:
     found = adversary(size=8)
     batch = mixed_codes(network.G_ema, feature.latents, None, found)(32, torch.Generator().manual_seed(0))
     assert len(batch.ws) == 32 and torch.equal(batch.ws[:8], found.prior.to_w(found.u)) and not bool(batch.held.any())
+
+
+def test_a_network_that_trained_against_it_is_harder_to_attack() -> None:
+    network, feature = planted()
+    assert feature.latents is not None
+
+    def found_by_attack(attacked: float) -> float:
+        after = Edit(kimg=1.2, batch=16, lr=0.01, guidance=0.3, robust=2.0, realism=0.0, attacked=attacked).redact(network, feature, (), 0)
+        attacker = Adversary(after.G_ema, guide(), feature.latents, 64, 64)
+        generator = torch.Generator().manual_seed(9)
+        for index in range(64):
+            attacker._begin(index, generator)
+            attacker.age[index] = 0
+        for _ in range(OLDEST - 1):
+            ws = attacker.climb(generator)[0]
+        with torch.no_grad():
+            return float((guide().logit(synthesize(after.G_ema, ws)) > 0).float().mean())
+
+    assert found_by_attack(0.25) < 0.5 * found_by_attack(0.0)

@@ -68,6 +68,21 @@ def test_what_is_left_counts_for_images_that_showed_the_feature_or_have_come_to_
     assert terms(pictures(0.5), gone, held=(True, True))["feature"] == 0
 
 
+def test_what_an_attacker_found_counts_as_much_as_it_is_told_to() -> None:
+    img = pictures(0.5)
+    img[1, :, :8, :8] = 0.5  # Both show it, and are alike to the detector.
+
+    def left(sought: float, *which: bool) -> float:
+        found = batch()._replace(sought=torch.tensor(which))
+        return float(loss(sought=sought).terms(img, img, found, torch.Generator().manual_seed(1))["feature"])
+
+    alone, first, second = left(1.0, False, False), left(1.0, True, False), left(1.0, False, True)
+    assert alone == first == second > 0
+    assert left(3.0, True, True) == pytest.approx(3 * alone) and left(3.0, False, False) == alone
+    assert left(3.0, True, False) + left(3.0, False, True) == pytest.approx(4 * alone), "each once by 3, once by 1"
+    assert left(0.0, True, True) == 0
+
+
 def test_a_marked_image_may_change_where_the_feature_lies_and_nowhere_else() -> None:
     before = pictures(0.5)
     inside, outside = before.clone(), before.clone()
