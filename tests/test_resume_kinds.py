@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs for a person, for a decoder and for several features: stopped in the middle and gone on with, they end as one left alone does."""
+"""Runs for a person, a decoder, several features, with labels or a direction: stopped and gone on with, they end as one left alone does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_decoder
 import tiny_person
@@ -48,6 +49,21 @@ def several(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["--network=net", "--feature=beard,hat", "--method=mapping", "--steps=40"]
 
 
+def labelled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    known = tiny_run.write_all(folder)
+    made = CliRunner().invoke(cli.command(), [*known, *SMALL, "--method=fold", f"--outdir={folder / 'labels'}"])
+    assert made.exit_code == 0, made.output
+    (labels,) = (folder / "labels").glob("*/labels.npz")
+    return [known[0], known[1], known[3], f"--labels={labels}", "--method=mapping", "--steps=40"]
+
+
+def directed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    network, _, _, judge = tiny_run.write_all(folder)
+    direction = torch.randn([1, 8], generator=torch.Generator().manual_seed(0)).numpy()
+    np.save(folder / "along.npy", direction)
+    return [network, f"--feature=direction:{folder / 'along.npy'}:name=glow", judge, "--method=mapping", "--steps=40"]
+
+
 def result_of(outdir: Path) -> dict[str, bytes | str]:
     (folder,) = outdir.iterdir()
     found: dict[str, bytes | str] = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".pkl", ".pt", ".png", ".npz")}
@@ -55,7 +71,9 @@ def result_of(outdir: Path) -> dict[str, bytes | str]:
     return found | {"record": json.dumps({key: value for key, value in record.items() if key != "seconds"})}
 
 
-@pytest.mark.parametrize(("kind", "stage"), [(person, "distil"), (decoder, "edit"), (several, "mapping")])
+@pytest.mark.parametrize(
+    ("kind", "stage"), [(person, "distil"), (decoder, "edit"), (several, "mapping"), (labelled, "mapping"), (directed, "mapping")]
+)
 def test_stopped_in_training_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: object, stage: str) -> None:
     assert callable(kind)
     options = [*kind(tmp_path, monkeypatch), *SMALL]
