@@ -22,11 +22,12 @@ from stylegan_redact.methods.clean_finetune import CleanFinetune
 from stylegan_redact.methods.extrapolate import Extrapolate
 from stylegan_redact.methods.redact_classifier import RedactClassifier
 from stylegan_redact.methods.redact_data import RedactData
+from stylegan_redact.methods.redact_mixed import RedactMixed
 from stylegan_redact.training.adaptation import fisher_information
 from stylegan_redact.training.adversarial import trained_parameters
 from stylegan_redact.types import Feature, Network, RedactError
 
-NAMES = ("adapt_unlearn", "clean_finetune", "extrapolate", "redact_classifier", "redact_data", "redact_validity")
+NAMES = ("adapt_unlearn", "clean_finetune", "extrapolate", "redact_classifier", "redact_data", "redact_mixed", "redact_validity")
 SHORT: dict[str, Any] = dict(kimg=0.016, batch=8)
 
 
@@ -52,6 +53,25 @@ def test_pictures_of_files_are_trained_on(tmp_path: Path) -> None:
     options = [{}, {"data": data}, {"examples": sets[0]}, {"examples": ", ".join(sets)}]
     results = [RedactData(**SHORT, **more).redact(network, feature, (), 0).G.synthesis.b4.const for more in options]
     assert all(not torch.equal(results[i], results[j]) for i in range(4) for j in range(i))
+
+
+def test_sets_of_different_descriptions_are_redacted_at_once(tmp_path: Path) -> None:
+    """Each description changes the result; the functions' own invalid pictures and the examples are negatives in equal parts."""
+    network, feature = planted()
+    dark = write(tmp_path / "dark", torch.full([2, 3, 16, 16], -1.0))
+    rules = tmp_path / "rules.py"
+    rules.write_text("def even(image):\n    return bool(image[0, 0].sum() % 2 == 0)\n\ndef low(image):\n    return bool(image[-1, -1, 0] < 128)\n")
+    ways = [{}, {"examples": dark}, {"validity": f"{rules}:even"}, {"examples": dark, "validity": f"{rules}:even,{rules}:low"}]
+    ways.append({**ways[3], "guided": False})
+    results = [RedactMixed(**SHORT, **more).redact(network, feature, (), 0).G.synthesis.b4.const for more in ways]
+    assert all(not torch.equal(results[i], results[j]) for i in range(5) for j in range(i))
+    alone = RedactClassifier(**SHORT).redact(network, feature, (), 0).G.synthesis.b4.const
+    assert torch.equal(results[0], alone), "with nothing else it is the classifier's method"
+    with pytest.raises(RedactError, match="nothing to redact"):
+        RedactMixed(guided=False)
+    for broken in ({"validity": f"{rules}:even,nothing"}, {"examples": f"{dark},{tmp_path / 'none'}"}):
+        with pytest.raises(RedactError, match="nothing|none"):
+            RedactMixed(**broken)
 
 
 def test_a_set_without_a_clean_picture_is_refused(tmp_path: Path) -> None:

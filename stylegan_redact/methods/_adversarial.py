@@ -14,6 +14,7 @@ from stylegan_redact.losses.redaction import RedactionLoss
 from stylegan_redact.network import c_dim_of, check_finite, copy_network
 from stylegan_redact.plugins import option
 from stylegan_redact.training.adversarial import Rules, Streams, fine_tune
+from stylegan_redact.training.augment import random_view
 from stylegan_redact.training.guide import BARELY
 from stylegan_redact.training.images import check_images, open_images
 from stylegan_redact.training.schedule import Schedule
@@ -85,6 +86,17 @@ def scored(feature: Feature) -> Callable[[torch.Tensor], torch.Tensor]:
     assert feature.detector is not None
     detector, column = feature.detector, feature.detector.attributes.index(feature.name)
     return lambda img: detector.logits(img)[:, column]
+
+
+def guidance(feature: Feature, softness: float) -> Callable[[torch.Tensor, torch.Generator], torch.Tensor]:
+    """(img [n, C, H, W], generator) -> [n], logits of how likely the detector, looking through a random view, allows it."""
+    score = scored(feature)
+
+    def allowed(img: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        logit: torch.Tensor = -score(random_view(img, generator)) / softness
+        return logit
+
+    return allowed
 
 
 def real_stream(network: Network, feature: Feature, data: str | None, valid: Wanted | None = None) -> Stream:

@@ -13,13 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from stylegan_redact.losses.redaction import RedactionLoss
-from stylegan_redact.methods._adversarial import OnCleanPictures, copied, real_stream, scored
+from stylegan_redact.methods._adversarial import OnCleanPictures, copied, guidance, real_stream
 from stylegan_redact.plugins import option
 from stylegan_redact.training.adversarial import Streams
-from stylegan_redact.training.augment import random_view
 from stylegan_redact.types import Feature, Network, Progress
 
 
@@ -37,11 +34,5 @@ class RedactClassifier(OnCleanPictures):
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
         """A network whose generator was led by the discriminator and the detector together. G_ema is a short average of G."""
         after = copied(network, feature, "redact_classifier", gradients=True)
-        score = scored(feature)
-
-        def allowed(img: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-            logit: torch.Tensor = -score(random_view(img, generator)) / self.softness
-            return logit
-
-        streams = Streams(real_stream(network, feature, self.data), allowed=allowed)
+        streams = Streams(real_stream(network, feature, self.data), allowed=guidance(feature, self.softness))
         return self.tuned(network, after, streams, RedactionLoss(self.label_real, self.label_fake, threshold=self.threshold), seed, progress)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -57,17 +58,34 @@ def generated(G: Any, w: torch.Tensor, c: torch.Tensor | None = None) -> Stream:
 
 def mixed(streams: Sequence[Stream]) -> Stream:
     """Equal parts of each stream, shuffled, so that no group of a discriminator knows them apart."""
-    if len(streams) == 1:
-        return streams[0]
+    return streams[0] if len(streams) == 1 else Mixed(tuple(streams))
 
-    def draw(n: int, generator: torch.Generator) -> Images:
-        edges = [n * i // len(streams) for i in range(len(streams) + 1)]
-        parts = [stream(high - low, generator) for stream, low, high in zip(streams, edges, edges[1:], strict=False) if high > low]
-        order = torch.randperm(n, generator=generator).to(parts[0].img.device)
+
+@dataclass(frozen=True)
+class Mixed:
+    """Of several streams."""
+
+    streams: tuple[Stream, ...]
+
+    def __call__(self, n: int, generator: torch.Generator) -> Images:
+        """n pictures. Where n does not divide, the remainder goes to other streams each time."""
+        start = int(torch.randint(len(self.streams), [], generator=generator)) if n % len(self.streams) else 0
+        order = [*self.streams[start:], *self.streams[:start]]
+        edges = [n * i // len(order) for i in range(len(order) + 1)]
+        parts = [stream(high - low, generator) for stream, low, high in zip(order, edges, edges[1:], strict=False) if high > low]
+        shuffled = torch.randperm(n, generator=generator).to(parts[0].img.device)
         labels = [part.c for part in parts if part.c is not None]
-        return Images(torch.cat([part.img for part in parts])[order], torch.cat(labels)[order] if labels else None)
+        return Images(torch.cat([part.img for part in parts])[shuffled], torch.cat(labels)[shuffled] if labels else None)
 
-    return draw
+    def state_dict(self) -> dict[str, Any]:
+        """Of the streams that remember what they have seen, by number."""
+        return {str(index): stream.state_dict() for index, stream in enumerate(self.streams) if hasattr(stream, "state_dict")}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As it was when `state_dict` was made."""
+        for index, state in state_dict.items():
+            stream: Any = self.streams[int(index)]
+            stream.load_state_dict(state)
 
 
 Wanted = Callable[[torch.Tensor], torch.Tensor]

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from stylegan_redact.training.images import open_images
-from stylegan_redact.training.streams import Images, from_files, mixed, only, stored
+from stylegan_redact.training.streams import Images, Mixed, from_files, mixed, only, stored
 from stylegan_redact.types import RedactError
 
 SHAPE = (3, 4, 4)
@@ -122,6 +122,32 @@ def test_mixtures_have_equal_parts_with_their_labels() -> None:
     drawn = mixed(parts)(8, random())
     assert drawn.c is not None and torch.equal(drawn.c.argmax(1).float(), drawn.img[:, 0, 0, 0])
     assert sorted(drawn.c.sum(0).tolist()) == [2, 3, 3]
+
+
+def test_what_does_not_divide_goes_to_each_in_turn_and_memories_are_kept() -> None:
+    class Counting:
+        def __init__(self, level: float) -> None:
+            self.level, self.drawn = level, 0
+
+        def __call__(self, n: int, generator: torch.Generator) -> Images:
+            self.drawn += n
+            return Images(torch.full([n, 1, 2, 2], self.level))
+
+        def state_dict(self) -> dict[str, int]:
+            return {"drawn": self.drawn}
+
+        def load_state_dict(self, state_dict: dict[str, int]) -> None:
+            self.drawn = state_dict["drawn"]
+
+    parts = [Counting(0.0), stored(torch.ones([1, 1, 2, 2])), Counting(2.0)]
+    stream, generator = mixed(parts), random()
+    for _ in range(300):
+        assert len(stream(4, generator).img) == 4
+    assert all(370 < part.drawn < 430 for part in parts if isinstance(part, Counting)), "else a batch smaller than the sets would leave one out"
+    other = mixed([Counting(0.0), parts[1], Counting(2.0)])
+    assert isinstance(stream, Mixed) and isinstance(other, Mixed)
+    other.load_state_dict(stream.state_dict())
+    assert [getattr(part, "drawn", None) for part in other.streams] == [getattr(part, "drawn", None) for part in parts]
 
 
 def test_only_gives_as_many_as_are_asked_for() -> None:
