@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tiny
+import tiny_person
 import torch
 from click.testing import CliRunner
 from tiny_run import RESOLUTION, write_classifier
@@ -16,6 +17,9 @@ from tiny_run import RESOLUTION, write_classifier
 import legacy
 from stylegan_redact import cli, methods, plugins
 from stylegan_redact import network as networks
+from stylegan_redact.features.person import Person
+from stylegan_redact.inversion import Search
+from stylegan_redact.methods.identity import Identity
 from stylegan_redact.network import load_network, save_network, synthesize
 from stylegan_redact.networks.export import write_network_pickle
 from stylegan_redact.networks.stylegan2 import Discriminator
@@ -143,6 +147,24 @@ def test_every_method_redacts_and_leaves_the_pose(name: str, before: Network, fe
         rates = [tiny.rate(getattr(net, key), feature, MEASURED) for net in (before, written)]
         assert rates[0] >= 0.1 and (name in NEED_A_TRAINED_D or rates[1] <= (1 - LEAST_FALL) * rates[0]), rates
     assert all(torch.equal(tensor, before.D.state_dict()[part]) for part, tensor in written.D.state_dict().items())
+
+
+def test_a_person_is_redacted_and_the_pose_stays(before: Network) -> None:
+    photo = tiny_person.photo(before.G_ema)
+    feature = Person(photo, search=Search(steps=20)).gather(before, range(400), batch=64)
+    after = Identity(kimg=1.0, batch=16, lr=0.005, strength=1.0).redact(before, feature, (), 0)
+    assert feature.codes is not None
+    with torch.no_grad():
+        own, others = (
+            [draw(net.G_ema) for net in (before, after)]
+            for draw in (lambda G: synthesize(G, feature.codes), lambda G: tiny.images(G, range(10_000, 10_100)))
+        )
+    apart = [float((img - photo).abs().mean()) for img in own]
+    assert apart[1] > 1.4 * apart[0], apart
+    changes = [float((one - other).abs().mean()) for one, other in (own, others)]
+    assert changes[0] > 2 * changes[1], "the person changes, and everybody else much less"
+    start, end = (net.G_ema.state_dict() for net in (before, after))
+    assert all(torch.equal(start[name], end[name]) for name in start if steady(name))
 
 
 def test_the_command(tmp_path: Path) -> None:
