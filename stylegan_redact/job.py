@@ -248,7 +248,7 @@ def _show(plan: Plan, feature: Feature, after: Network, layout: pictures.Layout 
 
 
 def _measure(plan: Plan, feature: Feature, after: Network, run: running.Run, progress: Progress) -> tuple[dict[str, Estimate], list[reporting.Pair]]:
-    """The figures, and what the report shows of them; of a person there is no report."""
+    """The figures, and what the report shows of them."""
     half = plan.precision.half and class_requests.self_test(after, plan.labels, plan.labelled_seeds, plan.batch).half
     if plan.precision.half and not half:
         progress.tell("The redacted network does not draw the same in float16: images are measured in float32")
@@ -257,13 +257,13 @@ def _measure(plan: Plan, feature: Feature, after: Network, run: running.Run, pro
         plan.network, after, plan.judge, plan.features, plan.keep, plan.measured_seeds, plan.request.access, plan.batch,
         labels=labels, whole_class=plan.class_index is not None, half=half, store=run.pairs,
     )  # fmt: skip
-    if plan.sitting is not None:
-        return person_requests.measure(measurement, feature, plan.sitting, progress), []
-    estimates, pairs = measurement.answers(progress)
+    sitting = plan.sitting
+    estimates, pairs = measurement.answers(progress) if sitting is None else person_requests.measure(measurement, feature, sitting, progress)
     merged = (
         pairs if plan.class_index is not None or not set(plan.features) <= set(plan.judge.attributes) else evaluation.merged(pairs, plan.features)
     )
-    return estimates, reporting.illustrate(plan.network, after, merged, plan.feature, batch=plan.batch, labels=labels)
+    how: dict[str, Any] = {"batch": plan.batch, "labels": labels, "bystanders": sitting is not None}
+    return estimates, reporting.illustrate(plan.network, after, merged, plan.feature, **how)
 
 
 def _conclude(
@@ -293,8 +293,7 @@ def _conclude(
         "pictures": {**seen["pictures"], "diff": f"|after - before| times {pictures.AMPLIFIED}", "amplified": pictures.AMPLIFIED},
         "seconds": round(progress.seconds, 1),
     }
-    if plan.class_index is not None or set(plan.features) <= set(plan.judge.attributes):  # Else nobody has rated anything that a report could tell.
-        reporting.write(plan, folder, record, resolved(plan), pairs)
+    reporting.write(plan, folder, record, resolved(plan), pairs)
     told = f"{sum(each.met for each in verdicts)} of {len(verdicts)} targets met" if verdicts else "No target applies"
     progress.tell(f"{told}, {time_text(progress.seconds)} in all.\n{network_files.result_path(folder, plan.file)}")
     run_dir.write_json(folder / "redaction.json", record)

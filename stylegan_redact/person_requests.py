@@ -99,8 +99,8 @@ def judge_of(judge: str | None, file: NetworkFile | DecoderFile, device: torch.d
     return nobody, detectors.load_bundled("judge", device), {"detector": None, "judge": told}
 
 
-def measure(measurement: Measurement, feature: Feature, sitting: Sitting, progress: Progress) -> dict[str, Estimate]:
-    """What became of the person, and of everybody else by each way in.
+def measure(measurement: Measurement, feature: Feature, sitting: Sitting, progress: Progress) -> tuple[dict[str, Estimate], evaluation.PairedImages]:
+    """What became of the person, and of everybody else by each way in; and everybody else, drawn from z.
 
     Args:
         measurement: The networks, and which other people are drawn.
@@ -113,11 +113,12 @@ def measure(measurement: Measurement, feature: Feature, sitting: Sitting, progre
     strangers = sample_w(before.G_ema, seeds, c=None if labels is None else labels(seeds))
     sitter = _sitter(feature, sitting.photos.held_out, before.D)
     answers = evaluation.person(before, measurement.after, sitter, sitting.embed, strangers, batch=measurement.batch, progress=progress)
+    drawn = []
     for access in measurement.accesses:
         prefix = "" if access == "z" else f"{access}_"
-        pairs = measurement.draw(access, labels, measurement.seeds, "measure", progress, sitting.embed)
+        drawn.append(pairs := measurement.draw(access, labels, measurement.seeds, "measure", progress, sitting.embed))
         answers |= {f"{prefix}{key}": value for key, value in evaluation.everybody_else(pairs).items()}
-    return answers
+    return answers, drawn[0]
 
 
 def told(estimates: Mapping[str, Estimate]) -> str:

@@ -26,7 +26,7 @@ def write(plan: Any, folder: Path, record: Mapping[str, Any], resolved: Mapping[
     """
     told = plugins.record(plan.method)
     again = report.command(plan.request, given={name: told[name] for name in plan.request.method_options or {}})
-    check = report.check_command(plan.request, plan.feature, plan.keep) if plan.class_index is None else None
+    check = report.check_command(plan.request, plan.feature, plan.keep) if plan.class_index is None and plan.sitting is None else None
     facts = report.of_redaction(strict(dict(record)), strict(dict(resolved)), [again, *([check] if check else [])])
     report.write_page(folder, facts, list(pairs))
     report.write_card(folder, facts, bundled=plan.file.bundled is not None)

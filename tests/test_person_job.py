@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,11 @@ def test_a_person_of_a_folder(made: Path) -> None:
     assert options["photos"]["known"] == 2 and options["photos"]["held_out"] == 1 and len(options["photos"]["sha256"]) == 3
     assert options["similarity_by"] == "D" and record["judge"] == {"embedder": "the network's discriminator"}
     assert "Whoever has the original file still has the person" in output and record["all_targets_met"] is None
+    for text in ((folder / name).read_text() for name in ("report.html", "README.md")):
+        assert "--feature=person:PHOTOS" in text and str(made) not in text and "photos/" not in text
+        assert "Whoever has the original file still has the person" in text and "likeness to the photographs" in text
+    page = (folder / "report.html").read_text()
+    assert "All are other people" in page and page.count('data-kinds="') == len(re.findall(r'data-kinds="(moved free|moved|free)"', page)) > 20
     assert record["pictures"]["person_and_neighbours"] > 0
     redaction = read_snapshot(folder / "network-redacted.pkl").redaction
     assert redaction["feature"] == "person" and redaction["method"] == "identity"

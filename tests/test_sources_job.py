@@ -64,6 +64,9 @@ def test_its_labels_steer_the_next_run_to_the_same_network(made: tuple[Path, lis
     by = list({*load_labels(done / "labels.npz").source})
     assert record["provenance"]["labels"] == {"sha256": tiny_run.sha256(done / "labels.npz"), "n": 300, "by": by}
     assert record["judge"] is None and "all/l1" in record["estimates"] and "residual_rate/rate_after" not in record["estimates"]
+    for text in ((again / name).read_text() for name in ("report.html", "README.md")):
+        assert "Nobody said which pictures show glow" in text and "judged by nobody" in text
+        assert "--labels=labels.npz" in text and str(done) not in text
     assert (again / "labels.npz").read_bytes() == (done / "labels.npz").read_bytes()
     assert '"feature": "glow"' in run(options[0], f"--feature=labels:{done / 'labels.npz'}", "-n", *SMALL)
 
@@ -118,6 +121,7 @@ def test_a_direction_from_the_verb_redacts_as_its_labels_do(made: tuple[Path, li
     )
     one, other = (load_network(path / "network-redacted.pkl").G_ema.state_dict() for path in (done, both))
     assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
+    assert "--feature=direction:glow.npy" in (both / "report.html").read_text() and str(tmp_path) not in (both / "report.html").read_text()
     provenance = json.loads((both / "redaction.json").read_text())["provenance"]["direction"]
     assert provenance["path"] == "glow.npy" and provenance["file_sha256"] == tiny_run.sha256(tmp_path / "glow.npy")
 

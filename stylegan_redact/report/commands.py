@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-_FILES = {"network", "classifier", "judge", "before", "after", "second_judge", "attacker", "positives"}
+from stylegan_redact.feature_requests import PERSON
+
+_FILES = {"network", "decoder", "classifier", "judge", "labels", "before", "after", "second_judge", "attacker", "positives"}
 _WHERE = {"outdir", "method_options", "resume", "checkpoint_every", "snap"}
 _SPELT = {"classes": "class"}
 
@@ -27,7 +29,7 @@ def command(request: Any, verb: str = "", given: Mapping[str, Any] | None = None
     for field in dataclasses.fields(request):
         value = getattr(request, field.name)
         if field.name not in _WHERE and value != field.default:
-            text = name_of(value) if field.name in _FILES else _text(value)
+            text = name_of(value) if field.name in _FILES else feature_of(value) if field.name == "feature" else _text(value)
             words.append(f"--{_SPELT.get(field.name, field.name).replace('_', '-')}={text}")
     words += [f"--{name.replace('_', '-')}={_text(value)}" for name, value in (given or {}).items()]
     return shlex.join(words)
@@ -52,6 +54,15 @@ def name_of(path: str) -> str:
     if "://" in path and found.scheme != "file":
         return urllib.parse.urlunsplit((found.scheme, found.hostname or "", found.path, "", ""))
     return PurePath(path).name
+
+
+def feature_of(text: str) -> str:
+    """What --feature said, of SOURCE:PATH:OPTIONS without the folders; of a person nothing, since even a name may say who it is."""
+    source, colon, rest = text.partition(":")
+    if source == PERSON:
+        return f"{source}:PHOTOS"
+    path, *options = rest.split(":")
+    return source + colon + ":".join([PurePath(path).name, *options])
 
 
 def _text(value: Any) -> str:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stylegan_redact import evaluation
+from stylegan_redact.person_requests import told as told_of_person
 from stylegan_redact.types import Estimate
 
 RARE_BELOW = 10.0
@@ -60,6 +61,8 @@ class Facts:
     """redact or evaluate."""
     feature: str
     network: str
+    about: str
+    """What the pictures are of: feature (a judge says which show it), class, person, pictures (nobody says what they show)."""
     judged: bool
     """Whether anybody said how often the feature shows."""
     headline: str
@@ -97,7 +100,7 @@ def of_redaction(record: Mapping[str, Any], options: Mapping[str, Any], commands
         commands: To do it again and to check it.
     """
     estimates = estimates_of(record["estimates"])
-    feature, whole = options["feature"], "class_change/l1" in estimates
+    feature, about = options["feature"], _about(estimates)
     targets = tuple(Check("met" if each["met"] else "missed", each["text"], estimates[each["key"]]) for each in record["targets"])
     sides = _sides(estimates, options["keep"], {})
     keep = tuple(Check("told", side.name, side.change, f"{_words(side.before)} → {_words(side.after)}") for side in sides if side.kept)
@@ -115,19 +118,20 @@ def of_redaction(record: Mapping[str, Any], options: Mapping[str, Any], commands
         ("Network after", record["network_redacted_sha256"]),
         *_classifier_hashes(options["classifiers"]),
     )
+    seen = "judged by nobody" if record["judge"] is None else f"as {_judge(record['judge'])} sees it"
     scope = (
         f"z ~ N(0, I), {seeds['count']:,} seeds from {seeds['first']} that the redaction never saw, psi 1, constant noise, "
-        f"entering through {' and '.join(options['access'])}, as {_judge(record['judge'])} sees it."
+        f"entering through {' and '.join(options['access'])}, {seen}."
     )
     hidden = ("versions", "classifiers", "seeds", "network_sha256", "outdir", "network", "classifier", "judge", "method_options")
     settings = _settings(
         {**{key: value for key, value in options.items() if key not in hidden}, **record["provenance"]["options"], **options["versions"]}
         | {"labelled seeds": _span(options["seeds"]["labelled"]), "measured seeds": _span(seeds)}
     )
+    judged = "residual_rate/rate_after" in estimates
     return Facts(
-        "redact", feature, options["network_name"], not whole or "residual_rate/rate_after" in estimates,
-        evaluation.leak(_plain(feature), dict(estimates)) if whole else _headline(feature, estimates), scope, asked, estimates, targets, keep, sides,
-        _ways(estimates), {}, settings, hashes, tuple(commands),
+        "redact", feature, options["network_name"], about, judged, _HEADLINES[about](feature, estimates), scope, asked, estimates, targets, keep,
+        sides, _ways(estimates), {}, settings, hashes, tuple(commands),
     )  # fmt: skip
 
 
@@ -162,9 +166,10 @@ def of_evaluation(record: Mapping[str, Any], options: Mapping[str, Any], command
     paths = ("outdir", "before", "after", "judge", "second_judge", "attacker", "positives", "extractor")
     hidden = (*paths, "versions", "judges", "cells", "seeds", "before_sha256", "after_sha256", "device")
     settings = {key: value for key, value in options.items() if key not in hidden} | options["versions"] | {"measured seeds": _span(seeds)}
+    headline, scope = _headline(feature, estimates), record["scope"].removeprefix("Scope: ")
     return Facts(
-        "evaluate", feature, network, True, _headline(feature, estimates), record["scope"].removeprefix("Scope: "), asked, estimates, tuple(targets),
-        keep, _sides(estimates, options["keep"], record["tests"]), _ways(estimates), record["attacks"], _settings(settings), hashes, tuple(commands),
+        "evaluate", feature, network, "feature", True, headline, scope, asked, estimates, tuple(targets), keep,
+        _sides(estimates, options["keep"], record["tests"]), _ways(estimates), record["attacks"], _settings(settings), hashes, tuple(commands),
     )  # fmt: skip
 
 
@@ -184,6 +189,26 @@ def _headline(feature: str, estimates: Mapping[str, Estimate]) -> str:
     removed = estimates["residual_rate/removed"]
     share = f"{_words(removed)} of it is gone" if math.isfinite(removed.value) else "it was not there before"
     return f"The judge saw {_plain(feature)} in {_words(before)} of all pictures before, and in {_words(after)} after: {share}."
+
+
+def _about(estimates: Mapping[str, Estimate]) -> str:
+    keys = {"class": "class_change/l1", "person": "person/strangers_nearer_after", "feature": "residual_rate/rate_after"}
+    return next((about for about, key in keys.items() if key in estimates), "pictures")
+
+
+def _unjudged(feature: str, estimates: Mapping[str, Estimate]) -> str:
+    visibly = _words(estimates["all/visibly_changed"])
+    return (
+        f"Nobody said which pictures show {_plain(feature)}. Of all pictures {visibly} changed visibly, on average by {_words(estimates['all/l1'])}."
+    )
+
+
+_HEADLINES: Mapping[str, Callable[[str, Mapping[str, Estimate]], str]] = {
+    "feature": _headline,
+    "class": lambda feature, estimates: evaluation.leak(_plain(feature), dict(estimates)),
+    "person": lambda feature, estimates: told_of_person(estimates),
+    "pictures": _unjudged,
+}
 
 
 def _sides(estimates: Mapping[str, Estimate], keep: Sequence[str], tests: Mapping[str, Any]) -> tuple[Side, ...]:
@@ -232,13 +257,17 @@ def _classifier_hashes(told: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     found = []
     for role, each in told.items():
         if each is not None:
-            found.append((_plain(role).capitalize(), each.get("torchscript_sha256") or f"comes with {each.get('bundled')}"))
+            embedder = each.get("embedder", each)
+            by = embedder if isinstance(embedder, str) else embedder.get("torchscript_sha256") or f"comes with {embedder.get('bundled')}"
+            found.append((_plain(role).capitalize(), by))
     return tuple(found)
 
 
 def _judge(told: Mapping[str, Any] | None) -> str:
     if told is None:
         return "nobody"
+    if "embedder" in told:
+        return "likeness to the photographs"
     return f"the judge {told['torchscript_sha256'][:12]}" if "torchscript_sha256" in told else "the bundled judge"
 
 

@@ -29,6 +29,18 @@ KINDS = {
     pairs.HAD: "Had it, first seeds",
     pairs.FREE: "Never had it, first seeds",
 }
+OTHERWISE = {
+    "class": {pairs.HAD: "Of the class, first seeds"},
+    "person": {pairs.MOVED: "Somebody else, changed most", pairs.FREE: "Somebody else, first seeds"},
+    "pictures": {pairs.HAD: "First seeds"},
+}
+"""What kinds are called, and which there are, where no judge tells pictures apart; of a class there may be one who does."""
+OPENED_BY = {
+    "feature": "the first measured seed that showed it, not chosen",
+    "class": "the first measured seed of the class, not chosen",
+    "person": "of other people the one that changed most",
+    "pictures": "the first measured seed, not chosen",
+}
 _STATES = {"met": ("✓", "met"), "missed": ("✗", "missed"), "undecided": ("?", "undecided"), "told": ("·", "measured")}
 
 
@@ -52,7 +64,9 @@ def render(facts: Facts, shown: Sequence[pairs.Pair]) -> str:
         pairs=shown,
         opening=shown[pairs.opening(list(range(len(shown))), {row: pair.kinds for row, pair in enumerate(shown)})] if shown else None,
         counts={kind: sum(kind in pair.kinds for pair in shown) for kind in KINDS},
-        kinds=KINDS,
+        moved=("never had it" if facts.judged else "somebody else"),
+        kinds=KINDS if facts.judged else OTHERWISE[facts.about],
+        opened_by=OPENED_BY[facts.about],
         flipped=sum(bool(pair.gained or pair.lost) for pair in shown),
         verdict=verdict(facts.targets),
         states=_STATES,

@@ -50,16 +50,17 @@ class Pair:
     """Pixels of the pictures."""
 
 
-def choose(pairs: evaluation.PairedImages, feature: str) -> dict[int, tuple[str, ...]]:
+def choose(pairs: evaluation.PairedImages, feature: str, *, bystanders: bool = False) -> dict[int, tuple[str, ...]]:
     """Row of `pairs` -> why it is shown, worst first: what is left by score, then what should not have changed and did, then the rest by change.
 
     Args:
-        pairs:   All that was measured; if nobody judged them, every image is one that had the feature.
-        feature: That was redacted.
+        pairs:      All that was measured; if nobody judged them, every image is one that had the feature.
+        feature:    That was redacted.
+        bystanders: None of them has it: all should have stayed.
     """
     judged = feature in pairs.attributes
-    had = pairs.shows_before(feature) if judged else torch.ones(len(pairs.seeds), dtype=torch.bool)
-    left = pairs.shows_after(feature) if judged else ~had
+    had = pairs.shows_before(feature) if judged else torch.full([len(pairs.seeds)], not bystanders)
+    left = pairs.shows_after(feature) if judged else torch.zeros_like(had)
     score = pairs.logits_after[:, pairs.attributes.index(feature)] if judged else pairs.l1
     moved = ~had & ~left & (pairs.l1 > 0)
     found = {
@@ -75,16 +76,17 @@ def choose(pairs: evaluation.PairedImages, feature: str) -> dict[int, tuple[str,
     return kinds
 
 
-def illustrate(before: Network, after: Network, pairs: evaluation.PairedImages, feature: str, **how: Any) -> list[Pair]:
+def illustrate(before: Network, after: Network, pairs: evaluation.PairedImages, feature: str, *, bystanders: bool = False, **how: Any) -> list[Pair]:
     """The chosen pairs with their pictures, worst first.
 
     Args:
         before, after: The networks that were measured.
         pairs:         What the judge said of them.
         feature:       That was redacted.
+        bystanders:    As `choose` takes it.
         how:           batch, access, labels, noise_mode and truncation_psi that the pairs were measured with.
     """
-    kinds = choose(pairs, feature)
+    kinds = choose(pairs, feature, bystanders=bystanders)
     first = opening(list(kinds), kinds)
     seeds = pairs.seeds[list(kinds)].tolist()
     drawn = _one_by_one(evaluation.image_pairs(before, after, seeds, **how))
