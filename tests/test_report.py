@@ -207,7 +207,9 @@ def test_the_worst_side_effects_are_named() -> None:
     assert EMPTY.worst_side is None and EMPTY.worst_rare is None
 
 
-EMPTY = facts.Facts("redact", "glow", "net", "feature", True, "", "", (), {}, (), (), (), (), {}, (), (("Network before", "a"), ("Network after", "b")), ())
+EMPTY = facts.Facts(
+    "redact", "glow", "net", "feature", True, "", "", (), {}, (), (), (), (), {}, (), (("Network before", "a"), ("Network after", "b")), ()
+)
 
 
 def test_charts_take_the_colours_of_the_page_and_repeat() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from stylegan_redact.feature_requests import PERSON
 
-_FILES = {"network", "decoder", "classifier", "judge", "labels", "before", "after", "second_judge", "attacker", "positives"}
+FILES = {"network", "decoder", "classifier", "judge", "labels", "before", "after", "second_judge", "attacker", "positives"}
+"""Options whose value is a path: of it only the name is told."""
 _WHERE = {"outdir", "method_options", "resume", "checkpoint_every", "snap"}
 _SPELT = {"classes": "class"}
 
@@ -29,7 +30,7 @@ def command(request: Any, verb: str = "", given: Mapping[str, Any] | None = None
     for field in dataclasses.fields(request):
         value = getattr(request, field.name)
         if field.name not in _WHERE and value != field.default:
-            text = name_of(value) if field.name in _FILES else feature_of(value) if field.name == "feature" else _text(value)
+            text = name_of(value) if field.name in FILES else feature_of(value) if field.name == "feature" else _text(value)
             words.append(f"--{_SPELT.get(field.name, field.name).replace('_', '-')}={text}")
     words += [f"--{name.replace('_', '-')}={_text(value)}" for name, value in (given or {}).items()]
     return shlex.join(words)

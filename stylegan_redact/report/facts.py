@@ -10,6 +10,7 @@ from typing import Any
 
 from stylegan_redact import evaluation
 from stylegan_redact.person_requests import told as told_of_person
+from stylegan_redact.report.commands import FILES
 from stylegan_redact.types import Estimate
 
 RARE_BELOW = 10.0
@@ -123,7 +124,7 @@ def of_redaction(record: Mapping[str, Any], options: Mapping[str, Any], commands
         f"z ~ N(0, I), {seeds['count']:,} seeds from {seeds['first']} that the redaction never saw, psi 1, constant noise, "
         f"entering through {' and '.join(options['access'])}, {seen}."
     )
-    hidden = ("versions", "classifiers", "seeds", "network_sha256", "outdir", "network", "classifier", "judge", "method_options")
+    hidden = ("brought", "photos", "versions", "classifiers", "seeds", "network_sha256", "outdir", "resume", "method_options", *FILES)
     settings = _settings(
         {**{key: value for key, value in options.items() if key not in hidden}, **record["provenance"]["options"], **options["versions"]}
         | {"labelled seeds": _span(options["seeds"]["labelled"]), "measured seeds": _span(seeds)}
@@ -163,8 +164,7 @@ def of_evaluation(record: Mapping[str, Any], options: Mapping[str, Any], command
         ("Targets", "held against the worse end of each interval"),
     )
     hashes = (("Network before", options["before_sha256"]), ("Network after", options["after_sha256"]), *_classifier_hashes(options["judges"]))
-    paths = ("outdir", "before", "after", "judge", "second_judge", "attacker", "positives", "extractor")
-    hidden = (*paths, "versions", "judges", "cells", "seeds", "before_sha256", "after_sha256", "device")
+    hidden = ("outdir", "extractor", *FILES, "versions", "judges", "cells", "seeds", "before_sha256", "after_sha256", "device")
     settings = {key: value for key, value in options.items() if key not in hidden} | options["versions"] | {"measured seeds": _span(seeds)}
     headline, scope = _headline(feature, estimates), record["scope"].removeprefix("Scope: ")
     return Facts(
