@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a small StyleGAN2 on handwritten digits, and two classifiers of them, for `compare_methods.py`.
+"""Trains a small StyleGAN2, or StyleGAN3-t, on handwritten digits, and two classifiers of them, for `compare_methods.py`.
 
     OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 python -m benchmarks.train_digits --outdir=digits-run
 
@@ -7,7 +7,7 @@ The pictures are the 1,797 digits of 8x8 pixels that come with scikit-learn (`pi
 Recognition of Handwritten Digits, Alpaydin & Kaynak 1998), made larger and shifted by up to two pixels. Nothing is downloaded.
 
     digits-run/
-        digits32.pkl              the network, 32x32, one channel; fakes*.png shows how it came along
+        digits32.pkl              the network, 32x32, one channel; fakes*.png shows how it came along; digits32-sg3.pkl with --cfg=stylegan3-t
         detector.pt, judge.pt     TorchScript, ten logits, one for each digit against the rest; their names, digit-0 to digit-9, are in the files
         checkpoint.pt             a run that was stopped goes on from here
 
@@ -30,7 +30,8 @@ from torch.nn.functional import affine_grid, avg_pool2d, binary_cross_entropy_wi
 
 from stylegan_redact.detectors import save_torchscript
 from stylegan_redact.estimates import clopper_pearson
-from stylegan_redact.portraits.train_gan import LEAN, Pick, Schedule, Task, run
+from stylegan_redact.networks import stylegan3
+from stylegan_redact.portraits.train_gan import LATENT, LEAN, Pick, Schedule, Task, run
 
 ATTRIBUTES = tuple(f"digit-{digit}" for digit in range(10))
 RESOLUTION = 32
@@ -145,14 +146,22 @@ def accuracies(shows: torch.Tensor, truth: torch.Tensor) -> dict[str, dict[str, 
     return rows
 
 
+STYLEGAN3 = dict(LATENT, channel_max=48, num_layers=6, margin_size=4, filter_size=4)
+TASKS = {
+    "stylegan2": Task("digits32", SHAPE, digits),
+    "stylegan3-t": Task("digits32-sg3", SHAPE, digits, STYLEGAN3, stylegan3.Generator),
+}
+
+
 @click.command()
+@click.option("--cfg", type=click.Choice([*TASKS]), default="stylegan2", show_default=True, help="Architecture of the generator.")
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Where checkpoints, the network and the classifiers go.")
 @click.option("--kimg", default=160.0, show_default=True, help="Thousands of images to train the network on.")
 @click.option("--steps", default=4000, show_default=True, help="Steps of 64 pictures to train each classifier for.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--procs", default=1, show_default=True, help="Processes of one thread each.")
 @click.option("--snap", default=10, show_default=True, help="Thousands of images between checkpoints.")
-def main(outdir: Path, kimg: float, steps: int, seed: int, procs: int, snap: int) -> None:
+def main(cfg: str, outdir: Path, kimg: float, steps: int, seed: int, procs: int, snap: int) -> None:
     """Train the classifiers, then the network; goes on from OUTDIR's checkpoint if there is one."""
     outdir.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -162,7 +171,7 @@ def main(outdir: Path, kimg: float, steps: int, seed: int, procs: int, snap: int
             net, found = train_classifier(role, steps, seed)
             save_torchscript(net, path, ATTRIBUTES)
             click.echo(json.dumps({role: found}))
-    run(Task("digits32", SHAPE, digits), Schedule(outdir, kimg, seed=seed, procs=procs, snap=snap))
+    run(TASKS[cfg], Schedule(outdir, kimg, seed=seed, procs=procs, snap=snap))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from PIL import Image
 from torch.nn.functional import softplus
 
 from stylegan_redact.network import load_network
-from stylegan_redact.networks import stylegan2
+from stylegan_redact.networks import stylegan2, stylegan3
 from stylegan_redact.networks.export import write_network_pickle
 from stylegan_redact.portraits.draw import draw_portraits
 from stylegan_redact.portraits.train_classifiers import to_tensor
@@ -62,7 +62,9 @@ class Task:
     pictures: Callable[[Path], Pick]
     """Makes or opens the training set, which it may keep in the output folder. Called once in each process, so it must be picklable."""
     latent: Mapping[str, Any] = field(default_factory=lambda: dict(LATENT))
-    """Those of the generator alone."""
+    """Those of the generator alone; they come before the shape's."""
+    generator: Any = stylegan2.Generator
+    """Its class, of StyleGAN2 or 3."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Trainer:
         self.task, self.outdir, self.rank, self.num_procs = task, schedule.outdir, rank, schedule.procs
         self.batch = schedule.batch // schedule.procs
         torch.manual_seed(schedule.seed)
-        self.G = stylegan2.Generator(**task.shape, **task.latent)
+        self.G = task.generator(**{**task.shape, **task.latent})
         self.D = stylegan2.Discriminator(**task.shape)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         ratio = R1_INTERVAL / (R1_INTERVAL + 1)
@@ -169,7 +171,8 @@ class Trainer:
         if torch.rand([]) < MIXING_PROB:
             cutoff = int(torch.randint(1, ws.shape[1], []))
             ws = torch.cat([ws[:, :cutoff], self.G.mapping(z[1], None)[:, cutoff:]], dim=1)
-        return self.G.synthesis(ws)
+        averages = {"update_emas": True} if isinstance(self.G, stylegan3.Generator) else {}  # Of the magnitudes of its layers.
+        return self.G.synthesis(ws, **averages)
 
     def train_step(self, real: torch.Tensor) -> dict[str, float]:
         # Gmain: maximise logits for generated images.
