@@ -10,7 +10,7 @@ rejects latents (`filter`). A method may carry options, `edit:hold=0:still=0`, t
 is measured.
 
     OUT/rows.jsonl                    settings, then a line for each row as it is done; --resume goes on from there
-    OUT/table.md                      what the terminal showed
+    OUT/table.md                      what the terminal showed: all rows, and where the default is ahead of which
     OUT/frontier.svg, frontier.png    removed against collateral, with intervals
 """
 
@@ -29,8 +29,9 @@ import click
 import torch
 
 from benchmarks import compare_plot
-from benchmarks.compare_row import Work, rows_there
+from benchmarks.compare_row import NONE, Work, rows_there
 from stylegan_redact import evaluation, network_files, run_dir
+from stylegan_redact.cli import DEFAULT_METHOD
 from stylegan_redact.types import RedactError
 from stylegan_redact.version import VERSION
 
@@ -108,6 +109,23 @@ def relearned(row: Row) -> str:
     return f"> {latest}"
 
 
+def ahead(rows: Sequence[Row], leader: str = DEFAULT_METHOD) -> Iterator[str]:
+    """Lines of Markdown: for each other method, on which features the leader's whole interval is better than its whole interval."""
+    found = {(row["feature"], row["method"]): row["estimates"] for row in rows if "estimates" in row}
+    features = [feature for feature, method in found if method == leader]
+    others = dict.fromkeys(method for _, method in found if method not in (leader, NONE))
+    if not features or not others:
+        return
+    (removed, _), (moved, _) = COLUMNS["removed, %"], COLUMNS["others, points"]
+    yield f"| {leader} against | features | removes more | moves others less | both |"
+    yield "|---|---|---|---|---|"
+    for method in others:
+        there = [feature for feature in features if (feature, method) in found]
+        more = {each for each in there if found[each, leader][removed]["low"] > found[each, method][removed]["high"]}
+        less = {each for each in there if found[each, leader][moved]["high"] < found[each, method][moved]["low"]}
+        yield f"| {method} | {len(there)} | " + " | ".join(", ".join(sorted(each)) or "-" for each in (more, less, more & less)) + " |"
+
+
 def made(work: Work) -> dict[str, Any]:
     """The row, measured in a process of its own; of one that dies the reason."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
@@ -163,7 +181,9 @@ def compare(works: Sequence[Work], out: Path, resume: bool) -> None:
             run_dir.append_text(path, json.dumps(row) + "\n")
         rows.append(row)
         click.echo(list(table([row], work.access))[-1])
-    run_dir.write_text(out / "table.md", "\n".join(table(rows, works[0].access)) + "\n")
+    summary = ["", *ahead(rows)]
+    click.echo("\n".join(summary))
+    run_dir.write_text(out / "table.md", "\n".join([*table(rows, works[0].access), *summary]) + "\n")
     for figure in compare_plot.draw(rows, out / "frontier"):
         click.echo(str(figure))
 

@@ -64,7 +64,8 @@ def out(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_row_has_every_column(out: Path) -> None:
-    heading, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in (out / "table.md").read_text().splitlines()]
+    text = (out / "table.md").read_text().strip()
+    heading, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     assert [cells[:2] for cells in lines] == [["glow", "none"], ["glow", "fold:quantile=0.3"]]
     none, fold = (dict(zip(heading, cells, strict=True)) for cells in lines)
     assert all(value not in ("", "-") for name, value in fold.items() if name != "rarest loss, %")  # No attribute is rare here.
@@ -73,6 +74,18 @@ def test_a_row_has_every_column(out: Path) -> None:
     assert float(fold["left at most, %"]) < float(none["left at most, %"])
     assert fold["worst other"].endswith(" shine") and fold["left through w, %"] != none["left through w, %"]
     assert 50 < float(fold["MiB"]) < 4000 and none["seconds"] == "0"
+
+
+def test_ahead_is_who_is_better_by_whole_intervals() -> None:
+    def row(feature: str, method: str, removed: float, moved: float) -> dict[str, Any]:
+        ends = {"residual_rate/removed": removed, "collateral/mean_absolute_change": moved}
+        return dict(feature=feature, method=method, estimates={key: dict(value=at, low=at - 1, high=at + 1) for key, at in ends.items()})
+
+    rows = [row("hat", "none", 0, 0), row("hat", "edit", 90, 5), row("hat", "fold", 80, 9), row("hat", "moon", 89, 3), row("beard", "edit", 90, 5)]
+    rows += [row("beard", "fold", 80, 6), dict(feature="beard", method="moon", died="of it")]
+    lines = list(compare_methods.ahead(rows))
+    assert lines[2:] == ["| fold | 2 | beard, hat | hat | hat |", "| moon | 1 | - | - | - |"]
+    assert list(compare_methods.ahead(rows[:1])) == []
 
 
 def test_the_plot_is_there(out: Path) -> None:
