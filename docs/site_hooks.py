@@ -114,7 +114,10 @@ def _fields(node: ast.ClassDef) -> Iterator[str]:
             about = following.value.value if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant) else ""
             value, helped = part.value, ""
             if isinstance(value, ast.Call) and ast.unparse(value.func).endswith("option"):
-                value, helped = value.args[0], ast.literal_eval(value.args[1]) if isinstance(value.args[1], ast.Constant) else ast.unparse(value.args[1])
+                value, helped = (
+                    value.args[0],
+                    ast.literal_eval(value.args[1]) if isinstance(value.args[1], ast.Constant) else ast.unparse(value.args[1]),
+                )
             default = f" = {ast.unparse(value)}" if value is not None else ""
             yield f"* `{part.target.id}: {ast.unparse(part.annotation)}{default}` {_escaped(' '.join(f'{about} {helped}'.split()))}".rstrip()
 
