@@ -20,6 +20,12 @@ def test_it_uses_all_that_the_package_exports() -> None:
     assert [name for name in stylegan_redact.__all__ if len(re.findall(rf"\b{name}\b", code)) < 2] == []
 
 
+def test_editors_are_told_of_all_of_it() -> None:
+    stub = (Path(stylegan_redact.__file__).parent / "__init__.pyi").read_text(encoding="utf-8")
+    told = {name: home for home, name, again in re.findall(r"^from (\S+) import (\w+) as (\w+)$", stub, re.MULTILINE) if name == again}
+    assert told == stylegan_redact._HOMES
+
+
 def test_the_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STYLEGAN_REDACT_KERNELS", "off")  # Compiling would take longer than all the rest.
