@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photographs of somebody whom the bundled network was not trained on, for docs/methods.md: `python docs/person_photos.py FOLDER [WHO]`.
+"""Photographs of somebody whom the bundled network was not trained on, for docs/methods/identity.md: `python docs/person_photos.py FOLDER [WHO]`.
 
 The same person four times: another place, background and clothes, with and without a smile.
 """

@@ -248,7 +248,7 @@ def test_what_lies_between_two_classes_leads_to_the_class_no_more() -> None:
 
 
 def test_a_made_up_label_reaches_the_class_if_there_are_more_classes_than_dimensions() -> None:
-    """As docs/methods.md says: no class, but a sum of the columns that are left."""
+    """As docs/methods/substitute_class.md says: no class, but a sum of the columns that are left."""
     net = tiny.network(c_dim=12)
     after = SubstituteClass(0).redact(net, Feature("class:1", label=CLASS), (), 0)
     before, now = (each.G_ema.mapping.embed.weight.double() for each in (net, after))

@@ -58,7 +58,7 @@ KEPT_CODES = {
     "mapping": {"w": False, "w_plus": False},
     "substitute_class": {"w": False, "w_plus": False},
 }
-"""Do those who kept codes from before meet the redaction too? As docs/methods.md says."""
+"""Do those who kept codes from before meet the redaction too? As docs/methods/index.md says."""
 
 State = Mapping[str, torch.Tensor]
 

@@ -34,7 +34,7 @@ def run(*args: str) -> Result:
 
 
 def test_without_a_verb_it_redacts() -> None:
-    assert verbs.names() == ("apply", "convert", "direction", "doctor", "evaluate", "fold", "inspect", "label")
+    assert verbs.names() == ("apply", "convert", "direction", "doctor", "evaluate", "fold", "inspect", "label", "video")
     assert [cli.choose(args)[1] for args in ([], ["--help"], ["--network=inspect"], ["inspect"], ["doctor", "-x"])] == [
         "",
         "",
