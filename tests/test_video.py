@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import types
 from pathlib import Path
@@ -196,3 +197,18 @@ def test_bad_input_exits_2(pair: tuple[list[str], list[torch.nn.Module]], tmp_pa
     result = run(options[0], "--after=portraits64", out)
     assert result.exit_code == 2 and "img_resolution 16 and 64" in result.output
     assert not list(tmp_path.glob("*walk*"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")  # imageio-ffmpeg leaves its pipes open.
+def test_an_mp4_is_one(pair: tuple[list[str], list[torch.nn.Module]], tmp_path: Path) -> None:
+    pytest.importorskip("imageio_ffmpeg", reason="no encoder: pip install -e '.[video]'")
+    import imageio.v2 as imageio
+
+    result = run(*pair[0], f"--out={tmp_path / 'walk.mp4'}", "--seeds=0-1", "--frames=3", "--fps=12")
+    assert result.exit_code == 0, result.output
+    with imageio.get_reader(tmp_path / "walk.mp4") as reader:
+        frames = [np.asarray(frame) for frame in reader]
+    del reader
+    gc.collect()
+    assert len(frames) == 6 and frames[0].shape[1] == 2 * frames[0].shape[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["walk.mp4"]
