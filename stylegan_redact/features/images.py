@@ -31,7 +31,7 @@ from stylegan_redact.types import Estimate, Feature, Network, Progress, RedactEr
 FEWEST = 10
 """Pictures of either kind."""
 LEAST = {True: 0.75, False: 0.6}
-"""AUC that the probe must surely reach: with pictures without the feature; and against generated ones, where 0.75 is the most if half of them show it."""
+"""AUC that the probe must surely reach: with pictures without the feature; and against generated ones, of which half may show it."""
 MOST = 0.98
 """AUC against generated pictures past which the probe tells where they come from. A feature of a share p of them, always seen, has 1 - p / 2."""
 FIGURE = "the probe tells it (AUC)"
@@ -182,9 +182,9 @@ def against_generated(name: str, shown: torch.Tensor, generated: torch.Tensor) -
     _refuse_weak(name, told, with_without=False)
     if told.value > MOST:
         raise RedactError(
-            f"{name} was asked by pictures that show it - a probe tells them from generated ones nearly always (AUC {_text(told)}, more than {MOST}): "
-            "it sees where pictures come from and not what they show, or the generator hardly draws the feature - give pictures of the same kind that "
-            "do not show it, :without=FOLDER, or an embedder that overlooks the difference, :embedder=FILE, or label by hand with redact.py label"
+            f"{name} was asked by pictures that show it - a probe tells them from generated ones nearly always (AUC {_text(told)}, above {MOST}): "
+            "it sees where pictures come from and not what they show, or the generator hardly draws the feature - give pictures of the same kind "
+            "without it, :without=FOLDER, or an embedder that overlooks the difference, :embedder=FILE, or label by hand with redact.py label"
         )
     examples, score = held_out[: len(shown)], held_out[len(shown) :]
     share = min(2 * float((score > examples.median()).double().mean()), 1 - 1 / len(score))

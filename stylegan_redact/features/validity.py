@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A function of the user's that says which pictures are valid: those that it calls invalid show the feature. To name its file is to agree that it is run."""
+"""A function of the user's that says which pictures are valid: the others show the feature. To name its file is to agree that it is run."""
 
 from __future__ import annotations
 
@@ -71,6 +71,5 @@ class ByFunction:
 
     def notes(self, network: Network) -> tuple[str, ...]:
         """That the file is run."""
-        return (
-            f"Ran {check_validity(self.function)[0].name} with your rights; pictures that {self.function.rpartition(':')[2]} calls invalid are to go",
-        )
+        path, name = check_validity(self.function)
+        return (f"{path.name} is run, with your rights; what shows in pictures that {name} calls invalid is to go",)
