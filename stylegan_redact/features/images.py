@@ -87,9 +87,9 @@ class Examples:
         return replace(self, described=_Described(embed, shown, without))
 
     def look(self, img: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-        """[n, d], what the embedder sees."""
+        """[n, d], what the embedder sees of pictures as files hold them: values outside of [-1, 1] would give the network's own away."""
         assert self.described is not None
-        return self.described.embed.features(img)
+        return self.described.embed.features((img * 127.5 + 128).clamp(0, 255).to(torch.uint8).float() / 127.5 - 1)
 
     def gather(self, network: Network, seeds: Sequence[int], *, batch: int = 32, progress: Progress | None = None) -> Feature:
         """Latents scored by the probe, and the subspace that separates them.
