@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well pictures tell a feature: drawings with it and without it label the bundled network's pictures, and the bundled judge checks the labels.
 
-    python -m benchmarks.example_pictures --num=2000 --examples=64
+    python benchmarks/example_pictures.py --num=2000 --examples=64
 
 Prints a Markdown table: the probe's cross-validated AUC on the examples, the balanced accuracy of its labels and of the direction that they lead to,
 by the judge, each with a 95 % interval; or why there are no labels.
@@ -18,6 +18,7 @@ from stylegan_redact.extractors import DiscriminatorFeatures
 from stylegan_redact.features.images import against_generated, against_without
 from stylegan_redact.network import generate, load_network, sample_w
 from stylegan_redact.network_files import bundled
+from stylegan_redact.photos import as_file
 from stylegan_redact.portraits.draw import draw_portrait
 from stylegan_redact.portraits.portrait import Portrait, sample_portrait, with_attribute
 from stylegan_redact.types import LabelledLatents, RedactError
@@ -56,7 +57,8 @@ def main(num: int, examples: int, seed: int) -> None:
             f"{examples} of the network's own": (lambda: against_generated(name, generated[own], generated[others]), w[others], truth[others]),  # noqa: B023
         }
         for kind, (score_by, latents, shows) in rows.items():
-            click.echo(f"| {name} | {100 * float(truth.double().mean()):.1f} | {kind} | {row(score_by, latents, shows)} |")
+            rate = 100 * float(truth.double().mean())
+            click.echo(f"| {name} | {rate:.1f} | {kind} | {row(score_by, latents, shows)} |")
 
 
 def row(score_by, w: torch.Tensor, truth: torch.Tensor) -> str:  # type: ignore[no-untyped-def]
@@ -65,7 +67,7 @@ def row(score_by, w: torch.Tensor, truth: torch.Tensor) -> str:  # type: ignore[
         score, told = score_by()
         subspace = find_subspace(LabelledLatents(w, score.float()))
     except RedactError as error:
-        return f"refused: {str(error).partition(' - ')[2].partition(' - ')[0]} | | "
+        return f"{str(error).partition(' - ')[2].partition(' - ')[0]} | refused | "
     past = w.double() @ subspace.basis[0] > subspace.threshold[0]
     parts = [f"{told.value:.3f} ({told.low:.3f} to {told.high:.3f})"]
     for guess in (score > 0, past):
@@ -83,11 +85,6 @@ def drawings(rng: np.random.Generator, name: str, shows: bool, num: int) -> torc
             people.append(with_attribute(person, name, shows))
     levels = torch.from_numpy(np.stack([draw_portrait(person) for person in people]))
     return levels.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def as_file(img: torch.Tensor) -> torch.Tensor:
-    """The picture as a file holds it."""
-    return (img * 127.5 + 128).clamp(0, 255).to(torch.uint8).float() / 127.5 - 1
 
 
 if __name__ == "__main__":

@@ -72,6 +72,11 @@ def digest(path: str | os.PathLike[str], what: str) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
+def as_file(img: torch.Tensor) -> torch.Tensor:
+    """img [n, C, H, W] as NVIDIA's tools would write it into a file and `to_image` read it: in [-1, 1], in 256 levels."""
+    return (img * 127.5 + 128).clamp(0, 255).to(torch.uint8).float() / 127.5 - 1
+
+
 def to_image(data: bytes, img_shape: tuple[int, int, int], asked: str, name: str) -> torch.Tensor:
     """[C, H, W] in [-1, 1] of an image file: turned upright, its middle cut out in the network's proportions, and resized.
 

@@ -43,8 +43,15 @@ def test_two_planted_groups_are_found(share: float, apart: float) -> None:
 
 
 def test_one_group_is_not_two() -> None:
-    assert all(two_groups(normal(2000, seed=seed)).apart < 2 for seed in range(3))
-    assert two_groups(torch.cat([torch.zeros(50), torch.ones(50)])).apart > 100
+    assert not any(two_groups(normal(2000, seed=seed)).distinct for seed in range(6))
+    two = two_groups(torch.cat([torch.zeros(50), torch.ones(50)]) + 0.001 * normal(100))
+    assert two.apart > 100 and two.distinct
+    found = two_groups(normal(500) + 4 * (torch.arange(500) < 100))  # Schwarz's criterion of both, from densities written out.
+    score = normal(500) + 4 * (torch.arange(500) < 100)
+    parts = [share * torch.exp(-((score - mean) ** 2) / 2 / found.spread**2) / found.spread for share, mean in
+             ((found.share, found.high), (1 - found.share, found.low))]  # fmt: skip
+    one = torch.exp(-((score - score.mean()) ** 2) / 2 / score.var(correction=0)) / score.std(correction=0)
+    assert found.evidence == pytest.approx(2 * float((sum(parts).log() - one.log()).sum()) - 2 * math.log(500)) and found.distinct
 
 
 def test_auc_by_hand_and_its_interval_covers() -> None:
@@ -71,6 +78,8 @@ def test_a_gap_between_photographs_and_generated_pictures_drops_out() -> None:
     photographs += torch.tensor([1.0, 8.0, 0, 0, 0, 0])
     score, told = against_without("hat", photographs[:60], photographs[60:], generated)
     assert separation(shows, score).value > 0.95 and told.low > 0.85 and told.n == 120
+    with pytest.raises(RedactError, match="its scores of 2000 generated pictures make one group"):
+        against_without("hat", photographs[:60], photographs[60:], normal(2000, 6, seed=9))
     assert float((score > 0).double().mean()) == pytest.approx(0.15, abs=0.04)
     with pytest.raises(RedactError, match="it sees where pictures come from"):
         against_generated("hat", photographs[:60], generated)
@@ -115,8 +124,9 @@ def test_open_clip_itself(tmp_path: Path) -> None:
     text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
     (tmp_path / "tiny-clip.json").write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
     open_clip.add_model_config(tmp_path / "tiny-clip.json")
-    torch.manual_seed(0)
-    net = open_clip.create_model("tiny-clip")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = open_clip.create_model("tiny-clip")
     torch.save(net.state_dict(), tmp_path / "weights.pt")
     clip = Clip("tiny-clip", str(tmp_path / "weights.pt"))
     img = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(1)) * 2 - 1

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 STARTS = (0.05, 0.2, 0.5)
 """Shares of the upper group that the fit is begun with; the likeliest end is taken."""
+LEAST_APART = 2.0
+"""Spreads between the means: with less, a mixture in equal parts has one peak. Ashman, Bird & Zepf 1994."""
+LEAST_EVIDENCE = 10.0
+"""Difference in Schwarz's criterion (BIC) to a single normal distribution: past this it is very strong. Kass & Raftery 1995."""
 _STEPS, _SETTLED = 500, 1e-9
 
 
@@ -25,11 +29,22 @@ class Groups:
     """Standard deviation within each."""
     share: float
     """Of the upper group."""
+    evidence: float = math.nan
+    """By how much Schwarz's criterion prefers two groups to one."""
 
     @property
     def apart(self) -> float:
-        """Distance of the means in spreads. With 2 or less a mixture in equal parts has one peak: it is no two groups. Ashman, Bird & Zepf 1994."""
+        """Distance of the means in spreads."""
         return (self.high - self.low) / self.spread
+
+    @property
+    def distinct(self) -> bool:
+        """Whether these are two groups."""
+        return self.apart > LEAST_APART and self.evidence > LEAST_EVIDENCE
+
+    def __str__(self) -> str:
+        needed = f"{LEAST_APART:g} and {LEAST_EVIDENCE:g} are needed"
+        return f"their means lie {self.apart:.1f} spreads apart, the evidence for two is {self.evidence:.0f}; {needed}"
 
     def log_odds(self, score: torch.Tensor) -> torch.Tensor:
         """[n] of belonging to the upper group: linear in the score, since both groups have one spread."""
@@ -45,7 +60,9 @@ def two_groups(score: torch.Tensor) -> Groups:
     """
     values = score.detach().double().cpu()
     found = [_fit(values, share) for share in STARTS]
-    return max(found, key=lambda groups: _log_likelihood(values, groups))
+    best = max(found, key=lambda groups: _log_likelihood(values, groups))
+    single = -len(values) * (math.log(max(float(values.std(correction=0)), 1e-30)) + 0.5)
+    return replace(best, evidence=2 * (_log_likelihood(values, best) - single) - 2 * math.log(len(values)))  # Two numbers more than one group has.
 
 
 def _fit(values: torch.Tensor, share: float) -> Groups:

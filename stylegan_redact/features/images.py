@@ -24,7 +24,7 @@ from stylegan_redact.features._groups import two_groups
 from stylegan_redact.features._labelling import feature_of, look_at
 from stylegan_redact.labels import Labels
 from stylegan_redact.names import slug
-from stylegan_redact.photos import digest, read_images
+from stylegan_redact.photos import as_file, digest, read_images
 from stylegan_redact.plugins import option
 from stylegan_redact.types import Estimate, Feature, Network, Progress, RedactError
 
@@ -89,7 +89,7 @@ class Examples:
     def look(self, img: torch.Tensor, seeds: list[int]) -> torch.Tensor:
         """[n, d], what the embedder sees of pictures as files hold them: values outside of [-1, 1] would give the network's own away."""
         assert self.described is not None
-        return self.described.embed.features((img * 127.5 + 128).clamp(0, 255).to(torch.uint8).float() / 127.5 - 1)
+        return self.described.embed.features(as_file(img))
 
     def gather(self, network: Network, seeds: Sequence[int], *, batch: int = 32, progress: Progress | None = None) -> Feature:
         """Latents scored by the probe, and the subspace that separates them.
@@ -141,7 +141,7 @@ def against_without(name: str, shown: torch.Tensor, without: torch.Tensor, gener
         generated: [n, d].
 
     Raises:
-        RedactError: the probe cannot tell the examples apart.
+        RedactError: the probe cannot tell the examples apart, or generated pictures.
     """
     examples = torch.cat([shown, without]).double()
     shows = torch.arange(len(examples)) < len(shown)
@@ -153,7 +153,14 @@ def against_without(name: str, shown: torch.Tensor, without: torch.Tensor, gener
     told = separation(shows, held_out)
     _refuse_weak(name, told, with_without=True)
     score = probe.fit(white, rows, shows)[len(examples) :]
-    return two_groups(score).log_odds(score), told
+    groups = two_groups(score)
+    if not groups.distinct:
+        raise RedactError(
+            f"{name} was asked by pictures - a probe tells them apart (AUC {_text(told)}), but its scores of {len(score)} generated pictures make "
+            f"one group, not two ({groups}): it cannot tell there - give an embedder that sees the feature, :embedder=FILE, or label by hand with "
+            "redact.py label"
+        )
+    return groups.log_odds(score), told
 
 
 def against_generated(name: str, shown: torch.Tensor, generated: torch.Tensor) -> tuple[torch.Tensor, Estimate]:

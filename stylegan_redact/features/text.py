@@ -18,7 +18,7 @@ import torch
 from stylegan_redact.downloads import sha256_of
 from stylegan_redact.estimates import clopper_pearson
 from stylegan_redact.features._clip import Clip
-from stylegan_redact.features._groups import Groups, two_groups
+from stylegan_redact.features._groups import two_groups
 from stylegan_redact.features._labelling import feature_of, look_at
 from stylegan_redact.labels import Labels
 from stylegan_redact.names import slug
@@ -27,8 +27,6 @@ from stylegan_redact.types import Estimate, Feature, LabelledLatents, Network, P
 
 TEMPLATES = ("a photo of {}", "a picture of {}", "a portrait of {}", "a close-up of {}", "an image of {}")
 OPPOSITE = "|"
-LEAST_APART = 2.0
-"""Spreads between the two groups' means; with less they are one group."""
 UNDECIDED = "left undecided"
 """Name of the figure."""
 
@@ -141,12 +139,11 @@ def calibrated(sentence: str, difference: torch.Tensor) -> torch.Tensor:
     Raises:
         RedactError: they make one group and not two.
     """
-    groups: Groups = two_groups(difference)
-    if not groups.apart > LEAST_APART:
+    groups = two_groups(difference)
+    if not groups.distinct:
         raise RedactError(
-            f"{sentence!r} was asked of {len(difference)} pictures - CLIP's answers make one group, not two (their means lie {groups.apart:.1f} "
-            f"spreads apart, more than {LEAST_APART:g} are needed): it cannot tell here - say what shows instead after {OPPOSITE}, try another "
-            ":model=NAME, or label by hand with redact.py label"
+            f"{sentence!r} was asked of {len(difference)} pictures - CLIP's answers make one group, not two ({groups}): it cannot tell here - say "
+            f"what shows instead after {OPPOSITE}, try another :model=NAME, or label by hand with redact.py label"
         )
     return groups.log_odds(difference.double())
 
