@@ -178,6 +178,7 @@ def test_what_of_sentences_is_refused(made: Path, tmp_path: Path, monkeypatch: p
         ("glow:model=tiny:weights=another", [], f"open_clip has {tiny_clip.TAG} - give one of these"),
         (f"glow:model=tiny{tag}", ["--offline"], "with --offline - it would have to be downloaded"),
         (f"glow:model=tiny:weights={tmp_path / 'text.pt'}", [], "it cannot be had"),
+        (f"glow:model=tiny-hub:weights={tmp_path / 'text.pt'}", ["--offline"], "its tokenizer, too"),
         (f"glow|:model=tiny{tag}", [], "it is no WITH or WITH|WITHOUT"),
         (f"glow:model=tiny{tag}", [], "CLIP's answers make one group"),
     ):

@@ -55,7 +55,8 @@ def install(monkeypatch: pytest.MonkeyPatch, *, blind: bool = False) -> list[Any
 
     package = ModuleType("open_clip")
     vars(package).update(
-        list_models=lambda: ["ViT-B-32", "tiny"],
+        list_models=lambda: ["ViT-B-32", "tiny", "tiny-hub"],
+        get_model_config=lambda model: {"text_cfg": {"hf_tokenizer_name": "words"} if model == "tiny-hub" else {}},
         list_pretrained_tags_by_model=lambda model: [TAG] if model == "tiny" else [],
         create_model_and_transforms=create,
         get_tokenizer=lambda model: tokenize,

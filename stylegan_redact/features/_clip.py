@@ -87,6 +87,9 @@ def _check(package: ModuleType, asked: str, model: str, weights: str) -> None:
         close = difflib.get_close_matches(model, models)
         hint = f"did you mean {' or '.join(close)}?" if close else f"such as {', '.join(models[:5])}"
         raise RedactError(f"{asked} - open_clip has {len(models)} models, and not this one - {hint}")
+    words = (package.get_model_config(model) or {}).get("text_cfg", {})
+    if any(words.get(key) for key in ("hf_model_name", "hf_tokenizer_name")):
+        refuse_offline(asked, "its tokenizer, too: take a model with open_clip's own, such as ViT-B-32")
     if Path(weights).is_file():
         return
     tags = list(package.list_pretrained_tags_by_model(model))
