@@ -106,7 +106,11 @@ def test_a_function_labels_redacts_and_is_recorded(made: Path, tmp_path: Path) -
 
 def test_a_function_that_fails_is_told_with_its_seed(made: Path, tmp_path: Path) -> None:
     network, out = f"--network={made / 'tiny.pkl'}", f"--outdir={tmp_path / 'none'}"
+    G = load_network(made / "tiny.pkl").G_ema
+    total = int((synthesize(G, sample_w(G, [69])) * 127.5 + 128).clamp(0, 255).to(torch.uint8).long().sum())
+    (made / "late.py").write_text(f"def valid(picture):\n    if picture.sum() == {total}:\n        raise KeyError('late')\n    return True\n")
     for value, says in (
+        ("late.py:valid", "seed 69 - it raised KeyError('late')"),  # Of the second batch.
         ("bad.py:valid", "seed 0 - it raised ZeroDivisionError"),
         ("bad.py:says", "seed 0 - it gave 0.3"),
         ("bad.py:nobody", "defines no function nobody"),
