@@ -27,10 +27,15 @@ SMALL = ["--num-latents=300", "--num-images=60", "--device=cpu"]
 
 
 class Quarters(torch.nn.Module):
-    """The mean of each quarter of a picture."""
+    """The mean of each quarter of a picture, and one number that tells in two groups whether it glows."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
 
     def forward(self, img: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(img, 2).flatten(1)
+        quarters = torch.nn.functional.adaptive_avg_pool2d(img, 2).flatten(1)
+        return torch.cat([quarters, torch.tanh(4 * (img[:, :, :8, :8].mean([1, 2, 3]) - self.threshold))[:, None]], 1)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +43,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """tiny.pkl, detector.pt, judge.pt, embedder.pt; pictures that glow and others, their lower half bright, as of another camera; mine.py."""
     folder = tmp_path_factory.mktemp("made")
     tiny_run.write_all(folder)
-    tiny_run.save_torchscript(Quarters(), folder / "embedder.pt")
     G, detector = load_network(folder / "tiny.pkl").G_ema, tiny_run.load_torchscript(folder / "detector.pt")
+    tiny_run.save_torchscript(Quarters(float(detector.threshold)), folder / "embedder.pt")
     with torch.no_grad():
         img = synthesize(G, sample_w(G, range(9_000, 9_200))).clamp(-1, 1)
         logit = detector(img)
@@ -178,7 +183,7 @@ def test_what_of_sentences_is_refused(made: Path, tmp_path: Path, monkeypatch: p
     asked = tiny_clip.install(monkeypatch, blind=True)
     (tmp_path / "text.pt").write_text("no weights")
     for value, option, says in (
-        (f"glow:model=tinny{tag}", [], "did you mean tiny?"),
+        (f"glow:model=tinny{tag}", [], "did you mean tiny"),
         ("glow:model=tiny:weights=another", [], f"open_clip has {tiny_clip.TAG} - give one of these"),
         (f"glow:model=tiny{tag}", ["--offline"], "with --offline - it would have to be downloaded"),
         (f"glow:model=tiny:weights={tmp_path / 'text.pt'}", [], "it cannot be had"),
