@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import click
 import torch
 
-from stylegan_redact import detectors
+from stylegan_redact import detectors, probe
 from stylegan_redact.estimates import mean_interval
 from stylegan_redact.extractors import DiscriminatorFeatures
-from stylegan_redact.label_page import probe
 from stylegan_redact.network import generate, load_network, sample_w
 from stylegan_redact.network_files import find_network
 from stylegan_redact.types import Estimate, LabelledLatents, RedactError

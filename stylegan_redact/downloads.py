@@ -101,6 +101,14 @@ def download(url: str, what: str, sha256: str | None = None) -> Path:
         raise RedactError(f"{asked} - it cannot be had ({_reason(error)}) - check the URL, or download it and give its path") from error
 
 
+def cached(url: str) -> Path | None:
+    """What was downloaded from there before and is whole, or None; no connection is made."""
+    from dnnlib import util
+
+    dnnlib: Any = util
+    return _Place(Path(dnnlib.make_cache_dir_path("downloads")), hashlib.md5(url.encode(), usedforsecurity=False).hexdigest()).find("")
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """64 hexadecimal digits of a file's content.
 

@@ -68,6 +68,31 @@ def mean_interval(samples: torch.Tensor | np.ndarray | Sequence[float], confiden
     return Estimate(mean, mean - half, mean + half, values.size, unit, confidence)
 
 
+def separation(shows: Flags, score: Sequence[float] | np.ndarray | torch.Tensor, confidence: float = 0.95) -> Estimate:
+    """AUC: how often a score of one that shows the feature is above that of one that does not, ties counting half; 0.5 is chance.
+
+    Args:
+        shows:      [n] bool, both occur.
+        score:      [n].
+        confidence: Two-sided, in (0, 1).
+
+    Source: Mann and Whitney 1947; variance of DeLong, DeLong and Clarke-Pearson 1988. The interval is symmetric in the log odds; where every
+    pair is the same way round it is Clopper and Pearson's of as many trials as there are of the rarer kind.
+    """
+    flags, values = (np.asarray(side.cpu() if isinstance(side, torch.Tensor) else side) for side in (shows, score))
+    mine, others = np.sort(values[flags]), np.sort(values[~flags])
+    of_mine = (np.searchsorted(others, mine, "left") + np.searchsorted(others, mine, "right")) / 2 / len(others)
+    of_others = 1 - (np.searchsorted(mine, others, "left") + np.searchsorted(mine, others, "right")) / 2 / len(mine)
+    value, rarer = float(of_mine.mean()), min(len(mine), len(others))
+    if value in (0.0, 1.0) or rarer < 2:
+        edge = clopper_pearson(rarer if value > 0.5 else 0, rarer, confidence)
+        return Estimate(value, min(value, edge.low), max(value, edge.high), len(values), "", confidence)
+    error = math.sqrt(of_mine.var(ddof=1) / len(mine) + of_others.var(ddof=1) / len(others))
+    half = float(stats.norm.isf(_tail(confidence))) * error / (value * (1 - value))
+    logit = math.log(value / (1 - value))
+    return Estimate(value, 1 / (1 + math.exp(half - logit)), 1 / (1 + math.exp(-half - logit)), len(values), "", confidence)
+
+
 def paired_rate_change(before: Flags, after: Flags, confidence: float = 0.95) -> Estimate:
     """Rate after minus rate before, in percentage points, over pairs (the same seed before and after).
 

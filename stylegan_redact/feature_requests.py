@@ -11,16 +11,23 @@ from typing import Any
 from stylegan_redact import plugins
 from stylegan_redact.types import RedactError
 
-ATTRIBUTE, CLASS, DIRECTION, LABELS, PERSON, SEFA = "attribute", "class", "direction", "labels", "person", "sefa"
+ATTRIBUTE, CLASS, DIRECTION, IMAGES = "attribute", "class", "direction", "images"
+LABELS, PERSON, SEFA, TEXT, VALIDITY = "labels", "person", "sefa", "text", "validity"
 SOURCES: Mapping[str, str] = {
     ATTRIBUTE: "attribute:NAME, or NAME alone: what a classifier knows",
     CLASS: "class:N: a whole class of a conditional network",
     DIRECTION: "direction:FILE: a direction of W",
+    IMAGES: "images:PICTURES: what these show",
     LABELS: "labels:FILE.npz: what somebody labelled",
     PERSON: "person:PHOTOS: one person",
     SEFA: "sefa:N: one of the directions that the weights amplify most",
+    TEXT: "text:SENTENCE: what CLIP finds it to go with",
+    VALIDITY: "validity:FILE.py:FUNCTION: pictures that it calls invalid",
 }
 """Name -> how it is written."""
+LABELLING = (IMAGES, TEXT, VALIDITY)
+"""Sources that look at the network's pictures and label them."""
+_WITH_OPTIONS = (DIRECTION, LABELS, SEFA, *LABELLING)
 _PREFIX = re.compile(r"([a-z_]+):(.*)", re.DOTALL)
 _OPTION = re.compile(r":([a-z_]+)=([^:]*)$")
 
@@ -51,7 +58,7 @@ def asked(feature: str) -> Asked:
             f"--feature={feature} was asked - there is no source {source!r}; there are {'; '.join(SOURCES.values())} - name one of these"
         )
     options: dict[str, Any] = {}
-    while source in (DIRECTION, LABELS, SEFA) and (last := _OPTION.search(value)) is not None:
+    while source in _WITH_OPTIONS and (last := _OPTION.search(value)) is not None:
         options |= plugins.with_options(f"_:{last.group(1)}={last.group(2)}")[1]
         value = value[: last.start()]
     return Asked(feature, source, value, options)

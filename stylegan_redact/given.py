@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features that the user brings along: labels in a file, a direction, or both. A classifier may steer besides, but none has to."""
+"""Features that the user brings along: labels in a file, a direction, or both, or something else that labels. A classifier may steer, none has to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Given:
     name: str
     """Of the feature."""
     source: Any
-    """Of `features/`, made from a direction; None: labels alone."""
+    """Of `features/`, made from a direction, or one that labels; None: labels alone."""
     labelled: Feature | None
     """What the file of labels says."""
     file: LabelFile | None
@@ -41,11 +41,13 @@ class Given:
     """For records: hashes, and no names of folders."""
     notes: tuple[str, ...]
     """To be told."""
+    labels_by: str | None = None
+    """The source, if it looks at pictures and labels them."""
 
     def gather(
         self, network: Network, seeds: range, detector: Detector, labels: Labels | None, *, batch: int, half: bool, progress: Progress | None
     ) -> Feature:
-        """The feature: labels by the file, else by the detector if it knows the feature, else by the direction's quantile.
+        """The feature: labels by the file or the source, else by the detector if it knows the feature, else by the direction's quantile.
 
         Args:
             network:  As loaded.
@@ -62,10 +64,12 @@ class Given:
         knows = self.name in detector.attributes
         by_detector = Attribute(self.name, detector, labels, half)
         known = self.labelled
-        if known is None and knows:
+        if self.labels_by is not None:
+            known = replace(self.source, labels=labels, half=half).gather(network, seeds, batch=batch, progress=progress)
+        elif known is None and knows:
             known = by_detector.gather(network, seeds, batch=batch, progress=progress)
         feature = known
-        if self.source is not None:
+        if self.source is not None and self.labels_by is None:
             source = replace(self.source, known=known, labels=labels)
             feature = source.gather(network, seeds, batch=batch, progress=progress)
         assert feature is not None
@@ -100,6 +104,8 @@ def given_by(feature: str, labels: str | None, network: Network) -> Given | None
         by = {"file_sha256": sha256_of(asked.value)} if asked.source == feature_requests.DIRECTION else {}
         told = {option.name: plugins.record(source)[option.name] for option in plugins.options(type(source)) if option.help}
         record = {"direction": {"source": asked.source, **told, **by}}
+    elif asked.source in feature_requests.LABELLING:
+        return _labelling(asked, labels, network)
     elif labels is None:
         return None
     labelled, file = None, None
@@ -145,8 +151,19 @@ def _source(asked: feature_requests.Asked) -> Any:
     kind = plugins.load("stylegan_redact.features", asked.source)
     if asked.source == feature_requests.SEFA and not asked.value.isdecimal():
         raise RedactError(f"--feature={asked.text} was asked - a direction of the weights has a number - give sefa:0 for the most amplified one")
-    value = {"path": asked.value} if asked.source == feature_requests.DIRECTION else {"index": int(asked.value)}
-    return plugins.build(kind, {**value, **asked.options})
+    value = int(asked.value) if asked.source == feature_requests.SEFA else asked.value
+    return plugins.build(kind, {plugins.options(kind)[0].name: value, **asked.options})
+
+
+def _labelling(asked: feature_requests.Asked, labels: str | None, network: Network) -> Given:
+    """A source that labels pictures of the network, with all that it needs: loaded, and checked."""
+    if labels is not None:
+        raise RedactError(f"--feature={asked.text} was asked with --labels - it labels by itself - leave out one of the two")
+    bare = _source(asked)
+    told = {option.name: plugins.record(bare)[option.name] for option in plugins.options(type(bare)) if option.help}
+    source = bare.prepared(network)
+    record = {"labelled_by": {"source": asked.source, **told, **source.hashes()}}
+    return Given(source.feature, source, None, None, record, source.notes(network), asked.source)
 
 
 def _labelled(path: str, network: Network) -> tuple[Feature, LabelFile]:
@@ -192,6 +209,8 @@ def save_label_files(feature: Feature, given: Given | None, classifiers: Mapping
 def _who(feature: Feature, given: Given | None, detector: Any) -> str:
     if feature.label is not None:
         return "class"
+    if given is not None and given.labels_by is not None:
+        return given.labels_by
     if given is not None and feature.detector is None:
         return type(given.source).__name__.lower()
     told = detector if isinstance(detector, Mapping) else {}

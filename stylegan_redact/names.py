@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -102,6 +103,11 @@ def recipe(asked: str) -> Recipe:
 def spelt(name: str) -> str:
     """Small letters, with _ for blanks and dashes."""
     return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def slug(text: str, longest: int = 40) -> str:
+    """A name made of a sentence or a file's name: small letters, digits and _."""
+    return re.sub("[^0-9a-z]+", "_", text.lower()).strip("_")[:longest].rstrip("_") or "feature"
 
 
 def find(asked: str, known: Sequence[str]) -> Match | None:

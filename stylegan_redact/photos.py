@@ -66,6 +66,17 @@ def read_images(path: str | os.PathLike[str], img_shape: tuple[int, int, int], w
     return torch.stack([to_image(data, img_shape, f"{what} in {os.fspath(path)}", name) for name, data in _files(Path(path), what)])
 
 
+def digest(path: str | os.PathLike[str], what: str) -> str:
+    """sha256, 64 hexadecimal digits, of the hashes of all image files there, in the order of their names; arguments as of `read_images`."""
+    hashes = (hashlib.sha256(data).hexdigest() for _, data in _files(Path(path), what))
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def as_file(img: torch.Tensor) -> torch.Tensor:
+    """img [n, C, H, W] as NVIDIA's tools would write it into a file and `to_image` read it: in [-1, 1], in 256 levels."""
+    return (img * 127.5 + 128).clamp(0, 255).to(torch.uint8).float() / 127.5 - 1
+
+
 def to_image(data: bytes, img_shape: tuple[int, int, int], asked: str, name: str) -> torch.Tensor:
     """[C, H, W] in [-1, 1] of an image file: turned upright, its middle cut out in the network's proportions, and resized.
 

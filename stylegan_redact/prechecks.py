@@ -65,6 +65,7 @@ def look(network: Network, feature: Feature, judge: Detector, *, batch: int, hal
         if part.latents is None:
             continue
         figures |= prevalence(part.name, part.latents)
+        figures |= {f"{part.name}/{key}": value for key, value in part.figures.items()}
         if part.detector is not None and part.latents.logits is not None:
             figures |= confounders(part.name, part.latents, part.detector.attributes)
             warnings += domain(part.name, part.latents.logits, part.detector.attributes)

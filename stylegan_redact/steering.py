@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import detectors, evaluation, feature_requests, names, verbs
+from stylegan_redact import detectors, evaluation, feature_requests, names
 from stylegan_redact.backends import find
 from stylegan_redact.decoder_files import DecoderFile
+from stylegan_redact.features import _clip
 from stylegan_redact.network_files import NetworkFile
 from stylegan_redact.several import SEPARATOR
 from stylegan_redact.types import Detector, Network, RedactError
@@ -93,16 +94,48 @@ def ways(request: Any, file: NetworkFile | DecoderFile) -> tuple[Way, ...]:
     return (
         Way("bundled classifiers", "none, this is no bundled network" if file.bundled is None else theirs),
         *(Way(f"--{name}", "not given" if getattr(request, name) is None else "given") for name in ("classifier", "labels")),
+        *(() if request.classifier is not None or file.bundled is not None else (Way(find.CELEBAHQ, _celebahq(request)),)),
     )
+
+
+def _celebahq(request: Any) -> str:
+    """What NVIDIA's classifiers say to the name: they are asked if the one file is there already, since it is large and was not asked for."""
+    asked = features_asked(request.feature)
+    found = find.of_celebahq(asked[0]) if len(asked) == 1 else None
+    if found is None:
+        return "knows one attribute of CelebA at a time, and this is none"
+    if not found[1]:
+        return f"{found[0]} is not in the cache, and a bare name downloads nothing"
+    return f"{found[0]} is in the cache" + (", but --judge is not given" if request.judge is None else "")
 
 
 def next_best(request: Any) -> str:
     """The exact command to try where nothing that was tried knows the feature."""
     start = f"--network={request.network} --feature={request.feature}"
     with_files = f"python redact.py {start} --classifier=FILE --judge=FILE, TorchScript: images [n, C, H, W] in [-1, 1] -> one logit each"
-    if "label" not in verbs.names():
-        return f"run {with_files}"
-    return f"label pictures: python redact.py label {start} --out=labels.npz, then python redact.py {start} --labels=labels.npz; or {with_files}"
+    return "; or ".join(
+        [
+            f"label pictures: python redact.py label {start} --out=labels.npz, then python redact.py {start} --labels=labels.npz",
+            with_files,
+            *_instead(request),
+        ]
+    )
+
+
+def _instead(request: Any) -> list[str]:
+    """What there is to give in place of the bare name."""
+    asked = features_asked(request.feature)
+    if len(asked) > 1:
+        return []
+    (name,) = asked
+    known = find.of_celebahq(name)
+    clip = "" if _clip.installed() else f" (open_clip is not installed: {_clip.INSTALL})"
+    return [
+        *([] if known is None else [f"a face network's by --classifier={find.CELEBAHQ} --judge=FILE, which downloads {known[0]}"]),
+        f"pictures of your own by --feature=images:FOLDER:without=FOLDER:name={name}",
+        f"a sentence by --feature='text:{name}|no {name}:name={name}'{clip}",
+        f"a function by --feature=validity:FILE.py:FUNCTION:name={name}",
+    ]
 
 
 def classifiers(
@@ -111,7 +144,8 @@ def classifiers(
     """The detector that steers, the judge that measures, and what the records say of them.
 
     Args:
-        request: Its `classifier` is TorchScript that steers, its `judge` what measures; None: those of a bundled network.
+        request: Its `classifier` is TorchScript that steers, its `judge` what measures; None: those of a bundled network. With a judge alone,
+                 NVIDIA's classifier steers if it was downloaded before.
         file:    Where the network comes from.
         network: Whose images they take.
         device:  Where they go.
@@ -120,6 +154,9 @@ def classifiers(
         RedactError: there are none, or only one of the two, or both are the same.
     """
     feature, classifier, judge = request.feature, request.classifier, request.judge
+    if classifier is None and judge is not None and file.bundled is None and len(features_asked(feature)) == 1:
+        found = find.of_celebahq(features_asked(feature)[0])
+        classifier = find.CELEBAHQ if found is not None and found[1] else None
     if classifier is None and judge is None:
         if file.bundled is None:
             tried = "; ".join(map(str, ways(request, file)))

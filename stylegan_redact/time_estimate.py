@@ -45,7 +45,9 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
             "criticise": lambda: None if plan.network.D is None else verdict(plan.network.D, img, c),
             "compare": lambda: ms_ssim(img, img),
         }
-        cost = {name: _timed(work[name], plan.device) / batch for name in {"draw", "detect", "compare", *passes}}
+        labelling = "detect" if plan.brought is None or plan.brought.labels_by is None else "label"
+        work["label"] = lambda: None if plan.brought is None else plan.brought.source.look(img, list(seeds))
+        cost = {name: _timed(work[name], plan.device) / batch for name in {"draw", labelling, "compare", *passes}}
         look = _timed(lambda: synthesize(G, w, half=True), plan.device) / batch if half else cost["draw"]
         judge = _timed(lambda: plan.judge.logits(img), plan.device) / batch
         map_latents = _timed(lambda: G.mapping(torch.zeros([_LATENTS_PER_STEP, G.z_dim], device=plan.device), some), plan.device)
@@ -57,7 +59,7 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
         "inverting": 0 if plan.sitting is None else _num_sought(plan.sitting) * SEARCH.steps * (3 * cost["draw"] + 3 * cost["compare"]),
         "labelling": 0
         if plan.class_index is not None or plan.sitting is not None or _labelled(plan)
-        else len(plan.labelled_seeds) * (look + cost["detect"]),
+        else len(plan.labelled_seeds) * (look + cost[labelling]),
         "redacting": 1000 * kimg * image + steps * _MAPPING_PASSES * map_latents,
         "measuring": _num_measured(plan) * (2 * look + 2 * judge + cost["compare"]),
     }
@@ -66,7 +68,11 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
 
 def _labelled(plan: Plan) -> bool:
     """Nothing has to be drawn to know who shows the feature."""
-    return plan.brought is not None and (plan.brought.labelled is not None or plan.brought.name not in plan.detector.attributes)
+    return (
+        plan.brought is not None
+        and plan.brought.labels_by is None
+        and (plan.brought.labelled is not None or plan.brought.name not in plan.detector.attributes)
+    )
 
 
 def _num_sought(sitting: Sitting) -> int:

@@ -121,6 +121,8 @@ class Feature:
 
     codes: torch.Tensor | None = None
     """[n, num_ws, w_dim]: where the network draws what is nearest to the `examples`, found by inversion."""
+    figures: Mapping[str, Estimate] = field(default_factory=dict)
+    """What the source can say of its labels: how well it tells the feature, how many pictures it left out."""
 
 
 @dataclass(frozen=True)

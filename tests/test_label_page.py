@@ -15,9 +15,8 @@ import pytest
 import tiny_run
 import torch
 
-from stylegan_redact import api
+from stylegan_redact import api, probe
 from stylegan_redact.features.labels import LabelsFile
-from stylegan_redact.label_page import probe
 from stylegan_redact.label_page.server import PageServer
 from stylegan_redact.label_page.session import Session
 from stylegan_redact.latents import LabelFile, load_labels, save_labels

@@ -15,7 +15,7 @@ import torch
 
 from stylegan_redact import detectors, names
 from stylegan_redact.backends import celebahq, described, resnet50
-from stylegan_redact.downloads import download, sha256_of
+from stylegan_redact.downloads import cached, download, sha256_of
 from stylegan_redact.pickle_classifier import read_single_network
 from stylegan_redact.types import RedactError
 
@@ -101,6 +101,14 @@ def find(text: str, feature: str) -> ClassifierFile:
         _check_named(name, feature)
         return ClassifierFile(path, sha256, CELEBAHQ, feature, feature)
     return ClassifierFile(path, sha256, _kind(path), feature, feature)
+
+
+def of_celebahq(word: str) -> tuple[str, bool] | None:
+    """NVIDIA's file for what the word means, and whether it was downloaded before; None: the word is no attribute of CelebA. Makes no connection."""
+    if names.find(word, names.ATTRIBUTES) is None:
+        return None
+    name = celebahq.file_name(names.recipe(word).attribute)
+    return name, cached(celebahq.BASE_URL + name) is not None
 
 
 def _check_named(name: str, feature: str) -> None:

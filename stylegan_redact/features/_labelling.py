@@ -1,18 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a detector says of pictures, batch by batch; a run that is killed goes on with the batch that it was at."""
+"""What sources that look at pictures share: what somebody says of each, batch by batch, and the feature that their scores make.
+
+A run that is killed goes on with the batch that it was at.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from stylegan_redact import keeping
-from stylegan_redact.network import generate
-from stylegan_redact.types import Detector
+from stylegan_redact.labels import Labels
+from stylegan_redact.network import generate, sample_w
+from stylegan_redact.types import Detector, Estimate, Feature, LabelledLatents, Network, Progress, RedactError
+from stylegan_redact.wspace.subspace import find_subspace
 
 STAGE = "label"
+FEWEST_SHOWING = 30
+"""With fewer labelled examples than this nothing dependable can be learned of a feature."""
+LOWEST_RATE = 0.003
+HIGHEST_RATE = 0.8
+"""Past this share nearly every image shows the feature: there is no network without it to be had by suppressing."""
+Look = Callable[[torch.Tensor, list[int]], torch.Tensor]
+"""img [n, C, H, W] in [-1, 1] and their seeds -> [n, k], what is seen in each."""
 
 
 def logits_of(G: Any, w: torch.Tensor, detector: Detector, *, batch: int, half: bool, tell: Callable[[torch.Tensor], None]) -> torch.Tensor:
@@ -26,15 +38,80 @@ def logits_of(G: Any, w: torch.Tensor, detector: Detector, *, batch: int, half: 
         half:     Draw in float16 where G does.
         tell:     Told all logits so far after each batch.
     """
+    return _seen(G, w, lambda img, _: detector.logits(img), batch=batch, half=half, tell=tell)
+
+
+def look_at(
+    network: Network, seeds: Sequence[int], look: Look, labels: Labels | None, *, batch: int, half: bool, progress: Progress | None
+) -> tuple[torch.Tensor, LabelledLatents]:
+    """What is seen in the pictures of the seeds, [n, k], and their latents, whose score is still to be filled in.
+
+    Args:
+        network:  Its G_ema is drawn, without truncation, noise "const".
+        seeds:    NVIDIA's.
+        look:     Who looks.
+        labels:   Classes to draw from, of a conditional network.
+        batch:    Images at a time.
+        half:     Draw in float16 where the network does.
+        progress: Told (stage, share done, figures).
+    """
+    c = None if labels is None else labels(seeds)
+    w = sample_w(network.G_ema, seeds, c=c)
+
+    def tell(so_far: torch.Tensor) -> None:
+        if progress is not None:
+            progress(STAGE, len(so_far) / len(w), {})
+
+    seen = _seen(network.G_ema, w, lambda img, first: look(img, list(seeds[first : first + len(img)])), batch=batch, half=half, tell=tell)
+    return seen, LabelledLatents(w, torch.zeros(len(w), device=w.device), torch.tensor(list(seeds)), None, None if c is None else c.to(w.device))
+
+
+def feature_of(name: str, latents: LabelledLatents, figures: Mapping[str, Estimate], progress: Progress | None) -> Feature:
+    """The feature that labelled latents make, with the direction that separates them.
+
+    Args:
+        name:     Of the feature.
+        latents:  With their scores.
+        figures:  What its source can say of the labels.
+        progress: Told how many show the feature.
+
+    Raises:
+        RedactError: the network hardly shows it, nearly always, or too seldom to learn from.
+    """
+    check_rate(name, latents.score)
+    if progress is not None:
+        progress(STAGE, 1.0, {"rate": float((latents.score > 0).float().mean())})
+    return Feature(name, latents, find_subspace(latents), figures=figures)
+
+
+def check_rate(name: str, score: torch.Tensor) -> None:
+    """Refuses a feature that there is too little or too much of, by its scores [n]."""
+    hits, n = int((score > 0).sum()), len(score)
+    if n == 0:
+        raise RedactError(f"{name} was asked - no generated image could be told - label pictures by hand with redact.py label")
+    rate, told = hits / n, f"{name} was asked - {hits} of {n} generated images show it ({100 * hits / n:.2f} %)"
+    if rate > HIGHEST_RATE:
+        raise RedactError(f"{told} - this generator nearly always shows it, and would have nothing else left to draw - choose a rarer feature")
+    if rate < LOWEST_RATE:
+        raise RedactError(f"{told} - this generator hardly shows it, there is nothing to redact - choose a feature that it draws")
+    if hits < FEWEST_SHOWING:
+        need = -(-FEWEST_SHOWING * n // max(hits, 1))
+        raise RedactError(f"{told} - too few to learn from, {FEWEST_SHOWING} are needed - label about {need} latents with --num-latents")
+
+
+def _seen(
+    G: Any, w: torch.Tensor, look: Callable[[torch.Tensor, int], torch.Tensor], *, batch: int, half: bool, tell: Callable[[torch.Tensor], None]
+) -> torch.Tensor:
+    """[n, k]; `look` gets each batch of pictures and the row of its first one."""
     name, kept = keeping.begin(STAGE)
-    logits: list[torch.Tensor] = [] if kept is None else [kept["logits"].to(w.device)]
-    done = sum(map(len, logits))
+    found: list[torch.Tensor] = [] if kept is None else [kept["logits"].to(w.device)]
+    done = sum(map(len, found))
     if done:
-        tell(logits[0])
+        tell(found[0])
     for images in generate(G, w[done:], batch=batch, half=half) if done < len(w) else ():
         with torch.no_grad():
-            logits.append(detector.logits(images))
+            found.append(look(images, done))
         done += len(images)
-        tell(torch.cat(logits))
-        keeping.keep(keeping.Moment(name, lambda: {"logits": torch.cat(logits)}, done / len(w)))
-    return torch.cat(logits)
+        tell(torch.cat(found))
+        keeping.keep(keeping.Moment(name, lambda: {"logits": torch.cat(found)}, done / len(w)))
+    return torch.cat(found)

@@ -9,18 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from stylegan_redact.detectors import column
-from stylegan_redact.features._labelling import logits_of
+from stylegan_redact.features._labelling import check_rate, logits_of
 from stylegan_redact.labels import Labels
 from stylegan_redact.network import sample_w
 from stylegan_redact.several import joint_name, together
-from stylegan_redact.types import Bystanders, Detector, Feature, LabelledLatents, Network, Progress, RedactError
+from stylegan_redact.types import Bystanders, Detector, Feature, LabelledLatents, Network, Progress
 from stylegan_redact.wspace.subspace import find_subspace
-
-FEWEST_SHOWING = 30
-"""With fewer labelled examples than this nothing dependable can be learned of a feature."""
-LOWEST_RATE = 0.003
-HIGHEST_RATE = 0.8
-"""Past this share nearly every image shows the feature: there is no network without it to be had by suppressing."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +70,3 @@ class Attribute:
         c = others(seeds)
         w = sample_w(network.G_ema, seeds, c=c)
         return Bystanders(w, c.to(w.device))
-
-
-def check_rate(name: str, score: torch.Tensor) -> None:
-    """Refuses a feature that there is too little or too much of, by its scores [n]."""
-    hits, n = int((score > 0).sum()), len(score)
-    rate, told = hits / n, f"{name} was asked - {hits} of {n} generated images show it ({100 * hits / n:.2f} %)"
-    if rate > HIGHEST_RATE:
-        raise RedactError(f"{told} - this generator nearly always shows it, and would have nothing else left to draw - choose a rarer feature")
-    if rate < LOWEST_RATE:
-        raise RedactError(f"{told} - this generator hardly shows it, there is nothing to redact - choose a feature that it draws")
-    if hits < FEWEST_SHOWING:
-        need = -(-FEWEST_SHOWING * n // max(hits, 1))
-        raise RedactError(f"{told} - too few to learn from, {FEWEST_SHOWING} are needed - label about {need} latents with --num-latents")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A local page for labelling: gallery.py draws, session.py keeps the clicks, probe.py learns from them, desk.py joins these, server.py serves."""
+"""A local page for labelling: gallery.py draws, session.py keeps the clicks, desk.py joins these, server.py serves."""

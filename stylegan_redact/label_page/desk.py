@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from stylegan_redact.label_page import probe
+from stylegan_redact import probe
 from stylegan_redact.label_page.gallery import Gallery
 from stylegan_redact.label_page.session import Session
 from stylegan_redact.latents import LabelFile, save_labels

@@ -15,8 +15,9 @@ from stylegan_redact.losses.redaction import RedactionLoss
 from stylegan_redact.methods._adversarial import OnCleanPictures, copied, real_stream, scored
 from stylegan_redact.plugins import option
 from stylegan_redact.training.adversarial import Streams
-from stylegan_redact.training.invalid import InvalidPictures, by_detector, check_validity, load_validity
+from stylegan_redact.training.invalid import InvalidPictures, by_detector
 from stylegan_redact.types import Feature, Network, Progress
+from stylegan_redact.validity import check_validity, load_validity
 
 
 @dataclass(frozen=True)

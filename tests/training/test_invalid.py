@@ -13,8 +13,9 @@ import torch
 from stylegan_redact.methods.redact_validity import RedactValidity
 from stylegan_redact.network import sample_z
 from stylegan_redact.training import invalid
-from stylegan_redact.training.invalid import InvalidPictures, Validity, load_validity
+from stylegan_redact.training.invalid import InvalidPictures
 from stylegan_redact.types import RedactError
+from stylegan_redact.validity import Validity, load_validity
 
 
 class Echo(torch.nn.Module):
