@@ -20,9 +20,10 @@ from stylegan_redact.plugins import option
 from stylegan_redact.training.adversarial import Streams
 from stylegan_redact.training.guide import BARELY
 from stylegan_redact.training.images import check_images
-from stylegan_redact.training.invalid import InvalidPictures, Validity, check_validity, load_validity
+from stylegan_redact.training.invalid import InvalidPictures
 from stylegan_redact.training.streams import Stream, Wanted, mixed
 from stylegan_redact.types import Feature, Network, Progress, RedactError
+from stylegan_redact.validity import Validity, check_validity, load_validity
 
 
 @dataclass(frozen=True)
