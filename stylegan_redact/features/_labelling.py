@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a detector says of pictures, batch by batch; a run that is killed goes on with the batch that it was at."""
+"""What a detector says of pictures, batch by batch, each by one of the ranks that there are; a run that is killed goes on with the batch that it was at."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import keeping
+from stylegan_redact import keeping, ranks
 from stylegan_redact.network import generate
 from stylegan_redact.types import Detector
 
@@ -31,10 +31,15 @@ def logits_of(G: Any, w: torch.Tensor, detector: Detector, *, batch: int, half: 
     done = sum(map(len, logits))
     if done:
         tell(logits[0])
-    for images in generate(G, w[done:], batch=batch, half=half) if done < len(w) else ():
+
+    def work(some: torch.Tensor) -> torch.Tensor:
+        (images,) = generate(G, some, batch=batch, half=half)
         with torch.no_grad():
-            logits.append(detector.logits(images))
-        done += len(images)
+            return detector.logits(images)
+
+    for found in ranks.world().spread(work, w[done:].split(batch) if done < len(w) else ()):
+        logits.append(found.to(w.device))
+        done += len(found)
         tell(torch.cat(logits))
         keeping.keep(keeping.Moment(name, lambda: {"logits": torch.cat(logits)}, done / len(w)))
     return torch.cat(logits)
