@@ -24,6 +24,7 @@ from stylegan_redact import (
     pictures,
     plugins,
     prechecks,
+    ranks,
     reporting,
     run_dir,
     running,
@@ -194,17 +195,20 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     """
     name = f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}"
     ending = network_files.result_path(Path(), plan.file).suffix
+    ranks.world().check_alike("options or files", resolved(plan) | {"half": plan.precision.half})
     with running.running(plan.request, name, options=resolved(plan), ending=ending, progress=progress) as run:
         _carry_out(plan, run, progress)
     return run.folder
 
 
 def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
-    if plan.precision.told is not None:
-        progress.tell(plan.precision.told)
-    for line in network_files.notes(plan.file.snapshot, plan.network):
+    for line in (*filter(None, [plan.precision.told]), *network_files.notes(plan.file.snapshot, plan.network)):
         progress.tell(line)
     feature = _label(plan, progress)
+    world = ranks.world()
+    if world.rank:  # The first one writes, and asks all that is of no use to the others.
+        _measure(plan, feature, world.alike(api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed)), run, progress)
+        return
     assert feature.latents is not None
     layout = pictures.choose(feature.latents, plan.network.G_ema.img_resolution) if plan.sitting is None else None
     run.save = functools.partial(_save_unfinished, plan)
@@ -212,7 +216,7 @@ def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
         draw = functools.partial(pictures.save_one, layout=layout, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
         run.checkpoints.observe = snapshots.of_run(plan.request.snap, run, draw, progress)
     before = prechecks.first_look(plan, feature, run.folder, progress)
-    after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
+    after = world.alike(api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress))
     shown = _show(plan, feature, after, layout, run.folder)
     estimates, pairs = _measure(plan, feature, after, run, progress)
     dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, provenance(plan))
@@ -257,10 +261,7 @@ def _measure(plan: Plan, feature: Feature, after: Network, run: running.Run, pro
     if plan.sitting is not None:
         return person_requests.measure(measurement, feature, plan.sitting, progress), []
     estimates, pairs = measurement.answers(progress)
-    merged = (
-        pairs if plan.class_index is not None or not set(plan.features) <= set(plan.judge.attributes) else evaluation.merged(pairs, plan.features)
-    )
-    return estimates, reporting.illustrate(plan.network, after, merged, plan.feature, batch=plan.batch, labels=labels)
+    return estimates, reporting.shown(plan, after, pairs, labels)
 
 
 def _conclude(

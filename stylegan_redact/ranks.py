@@ -173,7 +173,9 @@ class World:
         turns, codes, self._numbers = ([int(each[index]) for each in told] for index in range(3))
         if len(set(turns)) > 1 and _OVER not in codes:
             self._apart = True
-            raise RedactError(f"{self.size} ranks were to work in step - they are at turns {turns} - start the run on machines of one kind and software")
+            raise RedactError(
+                f"{self.size} ranks were to work in step - they are at turns {turns} - start the run on machines of one kind and software"
+            )
         return codes
 
     def _all(self, mine: torch.Tensor) -> list[torch.Tensor]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a detector says of pictures, batch by batch, each by one of the ranks that there are; a run that is killed goes on with the batch that it was at."""
+"""What a detector says of pictures, batch by batch, shared out among the ranks; a run that is killed goes on where it was."""
 
 from __future__ import annotations
 

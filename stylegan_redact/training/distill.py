@@ -57,7 +57,9 @@ def distill_synthesis(
     """
     generator = torch.Generator().manual_seed(schedule.seed)
     student.requires_grad_(False)
-    parameters = [parameter.requires_grad_(True) for parameter in trainable(student)]
+    parameters = trainable(student)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
     optimizer = torch.optim.Adam(parameters, lr=schedule.lr, betas=(0.0, 0.99))
     batch, steps = schedule.batch, schedule.steps
 

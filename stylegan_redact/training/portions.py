@@ -41,9 +41,7 @@ def descend(
     return figures
 
 
-def _back(
-    portion: tuple[Portion, float], work: Callable[[Portion], tuple[torch.Tensor, dict[str, torch.Tensor]]]
-) -> dict[str, float]:
+def _back(portion: tuple[Portion, float], work: Callable[[Portion], tuple[torch.Tensor, dict[str, torch.Tensor]]]) -> dict[str, float]:
     """Adds the gradients of a portion to those that there are; its part of the figures."""
     some, share = portion
     loss, terms = work(some)
@@ -87,4 +85,6 @@ def _flat(parameters: Sequence[torch.nn.Parameter], drawn: bool) -> torch.Tensor
     """All gradients in one row, those of a rank without a portion 0, and then which of the parameters have one."""
     grads = [parameter.grad if drawn else None for parameter in parameters]
     reached = torch.tensor([float(grad is not None) for grad in grads]).to(parameters[0])
-    return torch.cat([*(torch.zeros_like(each).flatten() if grad is None else grad.flatten() for each, grad in zip(parameters, grads, strict=True)), reached])
+    return torch.cat(
+        [*(torch.zeros_like(each).flatten() if grad is None else grad.flatten() for each, grad in zip(parameters, grads, strict=True)), reached]
+    )

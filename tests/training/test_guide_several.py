@@ -122,7 +122,9 @@ def test_the_objective_takes_several() -> None:
     gone = without(without(without(without(before, 0, "beard"), 1, "hat"), 2, "beard"), 2, "hat")
     now, then = (loss.terms(img, before, batch, draw_views(before.shape, torch.Generator().manual_seed(2))) for img in (gone, before))
     assert float(now["feature"]) < 0.3 * float(then["feature"])
-    assert float(now["change"]) < 0.1 * float(loss.terms(before - 0.5, before, batch, draw_views(before.shape, torch.Generator().manual_seed(2)))["change"])
+    assert float(now["change"]) < 0.1 * float(
+        loss.terms(before - 0.5, before, batch, draw_views(before.shape, torch.Generator().manual_seed(2)))["change"]
+    )
 
 
 @pytest.fixture(scope="module")

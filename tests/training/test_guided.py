@@ -120,7 +120,10 @@ def test_the_discriminator_is_asked_about_marked_images_only() -> None:
     assert len(D.images) == 1 and torch.equal(D.images[0], before[:1])
     assert float(found["realism"]) == pytest.approx(torch.log(torch.tensor(2.0)) / 2)  # softplus(0), for one of two images
     gone = pictures(-0.5)
-    assert "realism" not in loss(D=D).terms(gone.clone(), gone, batch(), draw_views(before.shape, torch.Generator().manual_seed(1))) and len(D.images) == 1
+    assert (
+        "realism" not in loss(D=D).terms(gone.clone(), gone, batch(), draw_views(before.shape, torch.Generator().manual_seed(1)))
+        and len(D.images) == 1
+    )
 
 
 def test_codes_hold_both_kinds_and_mixes_of_them() -> None:
