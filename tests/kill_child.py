@@ -45,7 +45,7 @@ def started(outdir: Path, options: list[str]) -> int:
 def result_of(outdir: Path) -> dict[str, str]:
     """File -> its bytes in hexadecimal, of the only run that there may be."""
     (folder,) = outdir.iterdir()
-    found = {path.name: path.read_bytes().hex() for path in folder.iterdir() if path.suffix in (".pkl", ".png", ".safetensors")}
+    found = {path.name: path.read_bytes().hex() for path in folder.iterdir() if path.suffix in (".pkl", ".png", ".safetensors", ".npz")}
     record = json.loads((folder / "redaction.json").read_text())
     found["redaction.json"] = json.dumps({key: value for key, value in record.items() if key != "seconds"})
     found["folders"] = ",".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,10 +28,11 @@ def logits_of(G: Any, w: torch.Tensor, detector: Detector, *, batch: int, half: 
         tell:     Told all logits so far after each batch.
     """
     name, kept = keeping.begin(STAGE)
-    logits: list[torch.Tensor] = [] if kept is None else [kept["logits"].to(w.device)]
-    done = sum(map(len, logits))
+    there = w.new_zeros([0, 0]) if kept is None else kept["logits"].to(w.device)
+    logits, done = w.new_zeros([len(w), len(detector.attributes)]), len(there)
     if done:
-        tell(logits[0])
+        logits[:done] = there
+        tell(there)
 
     def work(some: torch.Tensor) -> torch.Tensor:
         (images,) = generate(G, some, batch=batch, half=half)
@@ -38,8 +40,14 @@ def logits_of(G: Any, w: torch.Tensor, detector: Detector, *, batch: int, half: 
             return detector.logits(images)
 
     for found in ranks.world().spread(work, w[done:].split(batch) if done < len(w) else ()):
-        logits.append(found.to(w.device))
+        logits[done : done + len(found)] = found
         done += len(found)
-        tell(torch.cat(logits))
-        keeping.keep(keeping.Moment(name, lambda: {"logits": torch.cat(logits)}, done / len(w)))
-    return torch.cat(logits)
+        so_far = logits[:done]
+        tell(so_far)
+        keeping.keep(keeping.Moment(name, functools.partial(_state, so_far), done / len(w)))
+    return logits
+
+
+def _state(logits: torch.Tensor) -> dict[str, Any]:
+    """A copy: what is written would else be the memory of all that is still to come, too."""
+    return {"logits": logits.clone()}
