@@ -22,7 +22,7 @@ import torch
 
 from stylegan_redact import evaluation
 from stylegan_redact.features.attribute import Attribute
-from stylegan_redact.network import load_network
+from stylegan_redact.network import load_network, sample_w
 from stylegan_redact.networks import stylegan2, stylegan3
 from stylegan_redact.snapshots import peak_memory
 from stylegan_redact.training.guide import Guide
@@ -55,15 +55,13 @@ class Plain(torch.nn.Module):
         return img.flatten(1)[:, :14]
 
 
-def grown(stage: str, count: int) -> None:
-    """Does a stage with so many seeds, and prints its peak in MiB and the MiB of its results."""
+def grown(stage: str, count: int, *, quiet: bool = False) -> None:
+    """Does a stage with so many seeds, and, unless `quiet`, prints its peak in MiB and the MiB of its results."""
     network = load_network(Path(evaluation.__file__).parents[1] / "portraits" / "portraits64.pkl")
     plain, kept = Plain(), 0
     for G in (network.G, network.G_ema):
         G.synthesis = plain
     if stage == "w":
-        from stylegan_redact.network import sample_w
-
         kept = sample_w(network.G_ema, range(count)).nbytes
     if stage == "label":
         latents = Attribute("a0", plain).gather(network, range(count), batch=BATCH).latents
@@ -72,7 +70,21 @@ def grown(stage: str, count: int) -> None:
     if stage == "measure":
         pairs = evaluation.measure_pairs(network, network, plain, range(count), batch=BATCH, similarity=False)
         kept = sum(value.nbytes for value in vars(pairs).values() if isinstance(value, torch.Tensor))
-    sys.stdout.write(f"{GIB_IN_MIB * peak_memory():.0f} {kept / MIB:.0f}\n")
+    if not quiet:
+        sys.stdout.write(f"{GIB_IN_MIB * peak_memory():.0f} {kept / MIB:.0f}\n")
+
+
+class Rows:
+    """A detector whose logits are means of rows of the picture: it costs nothing and remembers nothing."""
+
+    differentiable = True
+
+    def __init__(self, count: int) -> None:
+        self.attributes = tuple(f"a{index}" for index in range(count))
+
+    def logits(self, img: torch.Tensor) -> torch.Tensor:
+        """[n, C, H, W] -> [n, attributes]"""
+        return img.mean(dim=(1, 3))[:, : len(self.attributes)]
 
 
 def step(name: str, batch: int, micro: int) -> None:
@@ -81,25 +93,30 @@ def step(name: str, batch: int, micro: int) -> None:
     torch.manual_seed(0)
     sizes: dict[str, Any] = dict(z_dim=512, c_dim=0, w_dim=512, img_resolution=resolution, img_channels=3)
     student, teacher = (kind(**sizes, **options).eval().requires_grad_(False) for _ in range(2))
-    teacher.load_state_dict(student.state_dict())
-    plain = type("Means", (), {"differentiable": True, "attributes": ("a", "b"), "logits": lambda self, img: img.mean(dim=3).flatten(1)[:, :2]})()
-
-    def codes(n: int, generator: torch.Generator) -> Batch:
-        ws = teacher.mapping(torch.randn([n, 512], generator=generator), None)
-        return Batch(ws, torch.zeros([n], dtype=torch.bool))
-
-    begin, shape = time.perf_counter(), (3, resolution, resolution)
-    schedule = Schedule(1, batch, 1e-6, 0, micro)
-    guided_synthesis(student.synthesis, teacher.synthesis, codes, GuidedLoss(Guide(plain, (0,))), schedule, img_shape=shape)
+    begin = time.perf_counter()
+    train_once(student, teacher, batch, micro, 1)
     weights = sum(parameter.numel() for parameter in student.parameters()) / 1e6
     sys.stdout.write(f"{GIB_IN_MIB * peak_memory():.0f} {time.perf_counter() - begin:.0f} {weights:.0f}\n")
 
 
-def child(limit: float, *words: object) -> list[float] | str:
-    """The numbers that a child prints, or what it ended with, its memory held to so many GiB."""
+def train_once(student: Any, teacher: Any, batch: int, micro: int, features: int) -> None:
+    """One step of `edit`, of so many features, on `student`, a generator like `teacher`."""
+    teacher.load_state_dict(student.state_dict())
+
+    def codes(n: int, generator: torch.Generator) -> Batch:
+        ws = teacher.mapping(torch.randn([n, teacher.z_dim], generator=generator), None)
+        return Batch(ws, torch.zeros([n], dtype=torch.bool))
+
+    shape = (teacher.img_channels, teacher.img_resolution, teacher.img_resolution)
+    loss = GuidedLoss(Guide(Rows(features + 1), tuple(range(features))))
+    guided_synthesis(student.synthesis, teacher.synthesis, codes, loss, Schedule(1, batch, 1e-6, 0, micro), img_shape=shape)
+
+
+def child(limit: float, *words: object, module: str = "benchmarks.memory") -> list[float] | str:
+    """The numbers that `python -m module --child=WORD...` prints, or what it ended with, its memory held to so many GiB."""
     most = int(limit * (1 << 30))
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", *(f"--child={word}" for word in words)],
+        [sys.executable, "-m", module, *(f"--child={word}" for word in words)],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
