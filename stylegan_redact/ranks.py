@@ -206,6 +206,16 @@ def world() -> World:
     return _WORLD.get()
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within the block this process is the only rank: for what one of several does by itself, while the others are done or wait."""
+    token = _WORLD.set(World())
+    try:
+        yield
+    finally:
+        _WORLD.reset(token)
+
+
 def asked(environ: Mapping[str, str]) -> int:
     """Ranks that were started, by whatever sets torchrun's variables; 1 without."""
     return int(environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environ.keys() else 1

@@ -17,14 +17,26 @@ import torch
 from kill_child import result_of, started
 
 from stylegan_redact import keeping
+from stylegan_redact.attacks import resurface
 from stylegan_redact.following import Together
+from stylegan_redact.proof import attacking
 
 torch.set_num_threads(1)
 KILLED_AFTER = 80
 """Images."""
+PROOF = [
+    "--num-images=60",
+    "--psi=1",
+    "--noise=const",
+    "--device=cpu",
+    "--attacks=relearn:examples=4:steps=1:images=32",
+    "--attacked=4",
+    "--batch-gpu=8",
+]
+attacking.CLEAN_STEPS, resurface.LEARNED_FROM = 1, 60
 
 
-def two_ranks(outdir: Path, options: list[str]) -> list[int]:
+def two_ranks(outdir: Path, options: list[str], verb: str = "") -> list[int]:
     """Their exit codes; negative: of a signal."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -33,7 +45,7 @@ def two_ranks(outdir: Path, options: list[str]) -> list[int]:
     processes = []
     for rank in range(2):
         os.environ |= shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        processes.append(started(outdir, options))
+        processes.append(started(outdir, options, verb))
     for name in (*shared, "RANK", "LOCAL_RANK"):
         del os.environ[name]
     return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
@@ -54,6 +66,22 @@ def kill_rank_1() -> None:
 def main(folder: Path, options: list[str]) -> None:
     found: dict[str, object] = {"two": two_ranks(folder / "two", options)}
     found["one"] = os.waitpid(started(folder / "one", options), 0)[1]
+    (after,) = (folder / "two").glob("*/network-redacted.pkl")
+    proof = [
+        f"--after={after}",
+        f"--before={folder.parent / 'tiny.pkl'}",
+        "--feature=glow",
+        f"--judge={folder.parent / 'judge.pt'}",
+        f"--attacker={folder.parent / 'detector.pt'}",
+        *PROOF,
+    ]
+    found["evaluated"] = [
+        *two_ranks(folder / "evaluated-two", proof, "evaluate"),
+        os.waitpid(started(folder / "evaluated-one", proof, "evaluate"), 0)[1],
+    ]
+    evaluations = [{path.name: path.read_text() for path in (folder / f"evaluated-{name}").glob("*/*.json*")} for name in ("two", "one")]
+    found["evaluated_alike"] = [evaluations[0][name] == evaluations[1][name] for name in ("evaluation.json", "metric-residual_rate.jsonl")]
+    found["attacked"] = json.loads(evaluations[0]["evaluation.json"])["attacks"] != {}
     kill_rank_1()
     found["killed"] = two_ranks(folder / "killed", options)
     found["finished"] = [path.name for path in (folder / "killed").glob("*/redaction.json")]

@@ -60,4 +60,5 @@ def test_a_point_of_growth_is_measured_and_plotted(tmp_path: Path, capsys: pytes
     lines = [[float(word) for word in line.split()] for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == 2 and all(seconds >= 0 and peak > 50 for seconds, peak in lines)
     growth.plot({"seeds": {100: [[1.0, 2.0], [1.2, 2.5]], 1000: [[3.0, 20.0], [3.0, 21.0]]}}, tmp_path / "growth.png")
-    assert Image.open(tmp_path / "growth.png").size == (400, 650)
+    with Image.open(tmp_path / "growth.png") as found:
+        assert found.size == (400, 650)

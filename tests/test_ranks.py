@@ -39,6 +39,7 @@ def test_two_ranks_give_the_bytes_of_one_and_a_killed_one_ends_the_run(tmp_path:
     found = json.loads(done.stdout)
     assert found["two"] == [0, 0] and found["one"] == found["resumed"] == 0, output[-3000:]
     assert found["unequal"] == [] and {"labels.npz", "network-redacted.pkl", "redaction.json"} <= set(found["files"])
+    assert found["evaluated"] == [0, 0, 0] and found["evaluated_alike"] == [True, True] and found["attacked"], output[-3000:]
     assert found["killed"] == [2, -9] and found["finished"] == []
     assert "another one has died or does not answer" in output and "with as many ranks as you like" in output
 

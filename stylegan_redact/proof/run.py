@@ -68,7 +68,8 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
             kept = evaluation.keep_verdicts(seen, plan.feature, plan.keep) if plan.keep else ()
     for question, told in lines.items():
         run_dir.write_text(folder / f"metric-{question}.jsonl", "".join(f"{line}\n" for line in told))
-    curves = _attack(plan, folder, progress) if plan.attacks else {}
+    with ranks.alone():
+        curves = _attack(plan, folder, progress) if plan.attacks else {}
     _conclude(plan, folder, estimates, tests, kept, curves, shown, progress)
     store.remove()
     return folder
