@@ -94,9 +94,7 @@ class World:
             return value
         mine = torch.frombuffer(bytearray(_packed(value)), dtype=torch.uint8) if self.rank == 0 else torch.zeros(0, dtype=torch.uint8)
         size = self._settled(len(mine), _WELL)[0]
-        content = mine if self.rank == 0 else torch.zeros(size, dtype=torch.uint8)
-        with self._answered():
-            distributed.broadcast(content, 0)
+        content = self._from_first(mine if self.rank == 0 else torch.zeros(size, dtype=torch.uint8))
         return value if self.rank == 0 else _unpacked(content)
 
     def settle(self, failed: bool) -> None:
@@ -183,6 +181,11 @@ class World:
         with self._answered():
             distributed.all_gather(found, mine)
         return found
+
+    def _from_first(self, content: torch.Tensor) -> torch.Tensor:
+        with self._answered():
+            distributed.broadcast(content, 0)
+        return content
 
     @contextmanager
     def _answered(self) -> Iterator[None]:

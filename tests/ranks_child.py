@@ -24,15 +24,9 @@ from stylegan_redact.proof import attacking
 torch.set_num_threads(1)
 KILLED_AFTER = 80
 """Images."""
-PROOF = [
-    "--num-images=60",
-    "--psi=1",
-    "--noise=const",
-    "--device=cpu",
-    "--attacks=relearn:examples=4:steps=1:images=32",
-    "--attacked=4",
-    "--batch-gpu=8",
-]
+FILES = {"before": "tiny.pkl", "judge": "judge.pt", "attacker": "detector.pt"}
+PROOF = ["--feature=glow", "--num-images=60", "--psi=1", "--noise=const", "--device=cpu", "--batch-gpu=8"]
+PROOF += ["--attacks=relearn:examples=4:steps=1:images=32", "--attacked=4"]
 attacking.CLEAN_STEPS, resurface.LEARNED_FROM = 1, 60
 
 
@@ -67,14 +61,8 @@ def main(folder: Path, options: list[str]) -> None:
     found: dict[str, object] = {"two": two_ranks(folder / "two", options)}
     found["one"] = os.waitpid(started(folder / "one", options), 0)[1]
     (after,) = (folder / "two").glob("*/network-redacted.pkl")
-    proof = [
-        f"--after={after}",
-        f"--before={folder.parent / 'tiny.pkl'}",
-        "--feature=glow",
-        f"--judge={folder.parent / 'judge.pt'}",
-        f"--attacker={folder.parent / 'detector.pt'}",
-        *PROOF,
-    ]
+    given = {"after": after, **{name: folder.parent / file for name, file in FILES.items()}}
+    proof = [*(f"--{name}={path}" for name, path in given.items()), *PROOF]
     found["evaluated"] = [
         *two_ranks(folder / "evaluated-two", proof, "evaluate"),
         os.waitpid(started(folder / "evaluated-one", proof, "evaluate"), 0)[1],

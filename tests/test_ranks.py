@@ -18,7 +18,9 @@ import tiny_run
 import torch
 from click.testing import CliRunner
 
-from stylegan_redact import cli, launching, ranks
+from stylegan_redact import cli, keeping, launching, ranks
+from stylegan_redact.checkpoints import Checkpoints
+from stylegan_redact.following import Together
 from stylegan_redact.ranks import OutOfMemory, World
 from stylegan_redact.training.portions import descend
 from stylegan_redact.types import RedactError
@@ -61,6 +63,7 @@ class Wire:
             return found
 
         world._all = all_of  # type: ignore[method-assign]
+        world._from_first = lambda content: all_of(content)[0]  # type: ignore[method-assign]
         return world
 
 
@@ -156,6 +159,23 @@ def test_a_rank_that_ends_with_an_error_tells_the_others() -> None:
     first, second = on_all(2, work)
     assert isinstance(first, RedactError) and "rank 1 ended with an error" in str(first) and second is False
     assert on_all(2, lambda world: world.part_ways()) == [True, True]  # Rank 0 tells it, the other keeps silent.
+
+
+def test_all_stop_at_the_step_at_which_one_was_asked_to(tmp_path: Path) -> None:
+    def work(world: World) -> tuple[list[int], list[str]]:
+        store = Together(world, Checkpoints(tmp_path / "checkpoint", 3600, lambda text: None) if world.rank == 0 else None)
+        done: list[int] = []
+        name, state = store.begin("edit")
+        with pytest.raises(keeping.Stopped):
+            for step in range(5):
+                store.stop = world.rank == 1 and step == 3
+                done.append(step)
+                store.keep(keeping.Moment(name, lambda: {"step": step}, step / 10))
+        return done, [name, str(state)]
+
+    assert on_all(2, work) == [([0, 1, 2, 3], ["edit", "None"])] * 2
+    kept = on_all(2, lambda world: Together(world, Checkpoints(tmp_path / "checkpoint", 0, print) if world.rank == 0 else None).begin("edit"))
+    assert kept == [("edit", {"step": 3})] * 2
 
 
 def test_ranks_that_do_not_do_the_same_are_found_out() -> None:

@@ -77,7 +77,7 @@ def _evaluate(dry_run: bool, gpus: int | None, **values: Any) -> None:
         found = plan.prepare(plan.Request(**values))
         progress.tell("Evaluation options:\n" + json.dumps(strict(plan.resolved(found)), indent=2))
         if dry_run:
-            click.echo("Dry run; exiting.")
+            progress.tell("Dry run; exiting.")
             return
         run.carry_out(found, progress)
 
