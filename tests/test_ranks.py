@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -170,7 +171,7 @@ def test_all_stop_at_the_step_at_which_one_was_asked_to(tmp_path: Path) -> None:
             for step in range(5):
                 store.stop = world.rank == 1 and step == 3
                 done.append(step)
-                store.keep(keeping.Moment(name, lambda: {"step": step}, step / 10))
+                store.keep(keeping.Moment(name, functools.partial(dict, step=step), step / 10))
         return done, [name, str(state)]
 
     assert on_all(2, work) == [([0, 1, 2, 3], ["edit", "None"])] * 2
