@@ -195,7 +195,6 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     """
     name = f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}"
     ending = network_files.result_path(Path(), plan.file).suffix
-    ranks.world().check_alike("options or files", resolved(plan) | {"half": plan.precision.half})
     with running.running(plan.request, name, options=resolved(plan), ending=ending, progress=progress) as run:
         _carry_out(plan, run, progress)
     return run.folder

@@ -121,18 +121,14 @@ class World:
         """Raises RedactError unless the content, tensors or what has a text, is the same on all ranks."""
         if self.size == 1:
             return
-        digest = hashlib.sha256()
-        for name, value in sorted(content.items()):
-            digest.update(name.encode())
-            plain = isinstance(value, torch.Tensor)
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if plain else str(value).encode())
-        found = self.gathered(digest.hexdigest())
-        other = next((rank for rank, each in enumerate(found) if each != found[0]), None)
-        if other is not None:
-            raise RedactError(
-                f"{self.size} ranks were to do the same - {what} of rank {other} differ from those of rank 0 - "
-                "give all the same options, files, software and kind of machine"
-            )
+        found = self.gathered({name: _digest(value) for name, value in content.items()})
+        for rank, each in enumerate(found):
+            names = [name for name in sorted({*found[0], *each}) if found[0].get(name) != each.get(name)]
+            if names:
+                raise RedactError(
+                    f"{self.size} ranks were to do the same - {what} of rank {rank} differ from those of rank 0: {', '.join(names)[:300]} - "
+                    "give all the same options, files, software and kind of machine"
+                )
 
     def alike(self, network: Network) -> Network:
         """The network, with rank 0's tensors in G and G_ema on every rank."""
@@ -263,6 +259,11 @@ def joined(cuda: bool) -> Iterator[World]:
         _WORLD.reset(token)
         with contextlib.suppress(RuntimeError):  # The others may be gone.
             distributed.destroy_process_group()
+
+
+def _digest(value: Any) -> str:
+    plain = isinstance(value, torch.Tensor)
+    return hashlib.sha256(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes() if plain else str(value).encode()).hexdigest()
 
 
 def _packed(value: Any) -> bytes:

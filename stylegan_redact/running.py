@@ -59,6 +59,7 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
         Ended: a signal came. What there is is kept; after Ctrl-C, the network as far as it came, too.
     """
     world = ranks.world()
+    world.check_alike("options or files", {name: value for name, value in options.items() if name not in resuming.NOT_COMPARED})
     if world.rank:
         with _following(world) as run:
             yield run

@@ -181,7 +181,7 @@ def test_all_stop_at_the_step_at_which_one_was_asked_to(tmp_path: Path) -> None:
 
 def test_ranks_that_do_not_do_the_same_are_found_out() -> None:
     found = on_all(2, lambda world: world.check_alike("options", {"a": torch.tensor(1.0), "seed": world.rank}))
-    assert all(isinstance(each, RedactError) and "options of rank 1 differ" in str(each) for each in found)
+    assert all(isinstance(each, RedactError) and "options of rank 1 differ from those of rank 0: seed - " in str(each) for each in found)
     assert on_all(3, lambda world: world.check_alike("options", {"a": torch.tensor(1.0)})) == [None] * 3
 
 

@@ -34,7 +34,7 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
         The folder, finished: evaluation.json is written last. Of several ranks the first one has it, and makes the attacks alone; the others only
         measure their share, and get a path to nothing.
     """
-    ranks.world().check_alike("options or files", resolved(plan))
+    ranks.world().check_alike("options or files", {name: value for name, value in resolved(plan).items() if name != "outdir"})
     if ranks.world().rank:
         for cell in plan.cells:
             _measured(plan, cell, PairStore(Path()), progress)
