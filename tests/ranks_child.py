@@ -22,10 +22,10 @@ from stylegan_redact.following import Together
 from stylegan_redact.proof import attacking
 
 torch.set_num_threads(1)
-KILLED_AFTER = 80
+KILLED_AFTER = 40
 """Images."""
 FILES = {"before": "tiny.pkl", "judge": "judge.pt", "attacker": "detector.pt"}
-PROOF = ["--feature=glow", "--num-images=60", "--psi=1", "--noise=const", "--device=cpu", "--batch-gpu=8"]
+PROOF = ["--feature=glow", "--num-images=24", "--psi=1", "--noise=const", "--device=cpu", "--batch-gpu=8"]
 PROOF += ["--attacks=relearn:examples=4:steps=1:images=32", "--attacked=4"]
 attacking.CLEAN_STEPS, resurface.LEARNED_FROM = 1, 60
 

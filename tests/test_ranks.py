@@ -27,7 +27,7 @@ from stylegan_redact.training.portions import descend
 from stylegan_redact.types import RedactError
 
 TESTS = Path(__file__).parent
-SHORT = ["--num-latents=300", "--num-images=100", "--batch=8", "--kimg=0.16", "--batch-gpu=4", "--checkpoint-every=0", "--device=cpu"]
+SHORT = ["--num-latents=200", "--num-images=40", "--batch=8", "--kimg=0.08", "--batch-gpu=4", "--checkpoint-every=0", "--device=cpu"]
 
 
 def test_two_ranks_give_the_bytes_of_one_and_a_killed_one_ends_the_run(tmp_path: Path) -> None:
