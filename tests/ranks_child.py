@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that starts a run on two ranks, on one, and on two of which one is killed, and says how they ended.
+"""A process that starts a run on two ranks, on one, and on two of which one is killed, or an evaluation on two and one, and says how they ended.
 
-`python ranks_child.py FOLDER OPTION...`; forks before any thread is there, as kill_child.py does, to import once.
+`python ranks_child.py FOLDER [evaluate] OPTION...`; forks before any thread is there, as kill_child.py does, to import once.
 """
 
 from __future__ import annotations
@@ -57,9 +57,10 @@ def kill_rank_1() -> None:
     Together.keep = keep_or_die  # type: ignore[method-assign]
 
 
-def main(folder: Path, options: list[str]) -> None:
-    found: dict[str, object] = {"two": two_ranks(folder / "two", options)}
-    found["one"] = os.waitpid(started(folder / "one", options), 0)[1]
+def evaluated(folder: Path, options: list[str]) -> dict[str, object]:
+    """Two ranks and one at the same evaluation, attacks included."""
+    found: dict[str, object] = {}
+    os.waitpid(started(folder / "two", options), 0)
     (after,) = (folder / "two").glob("*/network-redacted.pkl")
     given = {"after": after, **{name: folder.parent / file for name, file in FILES.items()}}
     proof = [*(f"--{name}={path}" for name, path in given.items()), *PROOF]
@@ -70,6 +71,15 @@ def main(folder: Path, options: list[str]) -> None:
     evaluations = [{path.name: path.read_text() for path in (folder / f"evaluated-{name}").glob("*/*.json*")} for name in ("two", "one")]
     found["evaluated_alike"] = [evaluations[0][name] == evaluations[1][name] for name in ("evaluation.json", "metric-residual_rate.jsonl")]
     found["attacked"] = json.loads(evaluations[0]["evaluation.json"])["attacks"] != {}
+    return found
+
+
+def main(folder: Path, options: list[str]) -> None:
+    if options[0] == "evaluate":
+        sys.stdout.write(json.dumps(evaluated(folder, options[1:])))
+        return
+    found: dict[str, object] = {"two": two_ranks(folder / "two", options)}
+    found["one"] = os.waitpid(started(folder / "one", options), 0)[1]
     kill_rank_1()
     found["killed"] = two_ranks(folder / "killed", options)
     found["finished"] = [path.name for path in (folder / "killed").glob("*/redaction.json")]

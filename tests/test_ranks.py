@@ -15,13 +15,16 @@ from threading import Barrier, Thread
 from typing import Any
 
 import pytest
+import tiny
 import tiny_run
 import torch
 from click.testing import CliRunner
 
 from stylegan_redact import cli, keeping, launching, ranks
 from stylegan_redact.checkpoints import Checkpoints
+from stylegan_redact.evaluation import PairedImages, measure_pairs
 from stylegan_redact.following import Together
+from stylegan_redact.proof.pair_store import PairStore
 from stylegan_redact.ranks import OutOfMemory, World
 from stylegan_redact.training.portions import descend
 from stylegan_redact.types import RedactError
@@ -30,21 +33,49 @@ TESTS = Path(__file__).parent
 SHORT = ["--num-latents=200", "--num-images=40", "--batch=8", "--kimg=0.08", "--batch-gpu=4", "--checkpoint-every=0", "--device=cpu"]
 
 
+def in_child(folder: Path, *words: str) -> tuple[dict[str, Any], str]:
+    """What the child says, and the output of its processes."""
+    options = tiny_run.write_all(folder)
+    paths = {"PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-W", "ignore", str(TESTS / "ranks_child.py"), str(folder / "runs"), *words, *options, *SHORT]
+    (folder / "runs").mkdir()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | paths)
+    output = (folder / "runs" / "output.txt").read_text()[-3000:]
+    assert done.returncode == 0, done.stderr + output
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found, output
+
+
 def test_two_ranks_give_the_bytes_of_one_and_a_killed_one_ends_the_run(tmp_path: Path) -> None:
     """Pickle, pictures, labels and every figure, bit for bit; a run that lost a rank is finished by one alone, with the same bytes."""
-    options = [*tiny_run.write_all(tmp_path), *SHORT]
-    paths = {"PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-W", "ignore", str(TESTS / "ranks_child.py"), str(tmp_path / "runs"), *options]
-    (tmp_path / "runs").mkdir()
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | paths)
-    output = (tmp_path / "runs" / "output.txt").read_text()
-    assert done.returncode == 0, done.stderr + output[-3000:]
-    found = json.loads(done.stdout)
-    assert found["two"] == [0, 0] and found["one"] == found["resumed"] == 0, output[-3000:]
+    found, output = in_child(tmp_path)
+    assert found["two"] == [0, 0] and found["one"] == found["resumed"] == 0, output
     assert found["unequal"] == [] and {"labels.npz", "network-redacted.pkl", "redaction.json"} <= set(found["files"])
-    assert found["evaluated"] == [0, 0, 0] and found["evaluated_alike"] == [True, True] and found["attacked"], output[-3000:]
     assert found["killed"] == [2, -9] and found["finished"] == []
     assert "another one has died or does not answer" in output and "with as many ranks as you like" in output
+
+
+@pytest.mark.slow
+def test_two_ranks_evaluate_as_one_and_the_first_attacks_alone(tmp_path: Path) -> None:
+    found, output = in_child(tmp_path, "evaluate")
+    assert found["evaluated"] == [0, 0, 0] and found["evaluated_alike"] == [True, True] and found["attacked"], output
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_pairs_are_measured_alike_by_any_number_of_ranks(tmp_path: Path) -> None:
+    """Through the store, too, where the first rank alone has a portion already."""
+    before, after = tiny.network(), tiny.network()
+    after.G_ema.synthesis.b16.torgb.bias.data -= 0.1
+    how: dict[str, Any] = dict(before=before, after=after, judge=tiny.Corners(before.G_ema), batch=8)
+
+    def work(world: World) -> list[PairedImages]:
+        store = PairStore(tmp_path / f"{world.size}" / "pairs" if world.rank == 0 else Path())
+        return [measure_pairs(seeds=range(50), **how), *(store.measure(range(20), "z", None, 0, lambda *_: None, **how) for _ in range(2))]
+
+    (alone,) = on_all(1, work)
+    for mine in on_all(3, work):
+        for pairs, expected in zip(mine, alone, strict=True):
+            assert all(torch.equal(getattr(pairs, name), getattr(expected, name)) for name in ("logits_before", "logits_after", "l1", "seeds"))
 
 
 class Wire:
