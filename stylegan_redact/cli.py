@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import typing
 from collections.abc import Sequence
@@ -12,42 +13,33 @@ from typing import Any
 
 import click
 
-from stylegan_redact import class_requests, downloads, evaluation, feature_requests, given, job, person_requests, plugins, time_estimate, verbs
+from stylegan_redact import (
+    class_requests,
+    downloads,
+    evaluation,
+    feature_requests,
+    given,
+    job,
+    person_requests,
+    plugins,
+    ranks,
+    time_estimate,
+    verbs,
+)
+from stylegan_redact.failures import Distrust, Failure, failure, printable
 from stylegan_redact.host import strtobool
+from stylegan_redact.launching import gpus_option, on_ranks
 from stylegan_redact.network_files import bundled
 from stylegan_redact.progress import Progress
 from stylegan_redact.run_dir import strict
 from stylegan_redact.running import Ended
-from stylegan_redact.types import RedactError, UntrustedFile
+from stylegan_redact.types import RedactError
+
+__all__ = ["CommaList", "Distrust", "Failure", "command", "failure", "main", "offline_option", "printable"]
 
 DEFAULT_METHOD = "edit"
-_LONGEST_TEXT = 2000
 _TAKEN = {field.name for field in dataclasses.fields(job.Request)}
 """Options of the command itself; where a method has one of the same name, the value goes to both."""
-
-
-class Failure(click.ClickException):
-    """A request that cannot be met."""
-
-    exit_code = 2
-
-
-class Distrust(Failure):
-    """A file that is not to be trusted."""
-
-    exit_code = 3
-
-
-def failure(error: RedactError) -> Failure:
-    """What click prints for the error, in one printable line, and exits with."""
-    kind = Distrust if isinstance(error, UntrustedFile) else Failure
-    return kind(printable(str(error)))
-
-
-def printable(text: str) -> str:
-    """The text on one line, with what would steer a terminal escaped: names in it come from files from anywhere."""
-    text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
-    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class CommaList(click.ParamType):
@@ -63,6 +55,8 @@ class CommaList(click.ParamType):
 def main() -> None:
     """Runs the command, or the verb that the first word names, and ends the process."""
     chosen, verb = choose(sys.argv[1:])
+    if ranks.asked(os.environ) > 1 and not any(option.name == "gpus" for option in chosen.params):
+        raise SystemExit(f"Error: redact.py {verb} was started on several ranks - one process does it - start it once, without torchrun")
     chosen(args=sys.argv[2:] if verb else sys.argv[1:], prog_name=f"redact.py {verb}".strip())
 
 
@@ -119,6 +113,7 @@ def core_options() -> list[click.Option]:
         ),
         click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time; less memory if smaller"),
         click.Option(["--device"], type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute"),
+        gpus_option(),
         click.Option(
             ["--trust-source"],
             type=CommaList(),
@@ -199,23 +194,19 @@ def method_options() -> list[click.Option]:
     ]
 
 
-def redact(dry_run: bool, **values: Any) -> None:
+def redact(dry_run: bool, gpus: int | None, **values: Any) -> None:
     """The callback: values by option name, those of methods as text or None."""
-    try:
-        request = _request(values)
-        plan = job.prepare(request)
-        progress = Progress(click.echo)
+    with on_ranks(1 if dry_run else gpus, values["device"]) as progress:
+        plan = job.prepare(_request(values))
         progress.tell("Redaction options:\n" + json.dumps(strict(job.resolved(plan)), indent=2))
         if plan.file.snapshot.converted_from is not None:
             progress.tell(f"The network is of {plan.file.snapshot.converted_from}; it was converted, and the result is a pickle of PyTorch")
         estimate = time_estimate.describe(time_estimate.estimate_seconds(plan), str(plan.device))
         progress.tell(f"This will take {estimate}")
         if dry_run:
-            click.echo("Dry run; exiting.")
+            progress.tell("Dry run; exiting.")
             return
         _carry_out(plan, progress)
-    except RedactError as error:
-        raise failure(error) from None
 
 
 def _carry_out(plan: job.Plan, progress: Progress) -> None:

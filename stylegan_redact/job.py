@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from stylegan_redact import (
+    api,
     casting,
     class_requests,
     delta,
@@ -23,6 +24,7 @@ from stylegan_redact import (
     pictures,
     plugins,
     prechecks,
+    ranks,
     reporting,
     run_dir,
     running,
@@ -205,17 +207,19 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
 
 
 def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
-    if plan.precision.told is not None:
-        progress.tell(plan.precision.told)
-    for line in network_files.notes(plan.file.snapshot, plan.network):
+    for line in (*filter(None, [plan.precision.told]), *network_files.notes(plan.file.snapshot, plan.network)):
         progress.tell(line)
     feature = _label(plan, progress)
+    world = ranks.world()
+    if world.rank:  # The first one writes, and asks all that is of no use to the others.
+        _measure(plan, feature, world.alike(api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed)), run, progress)
+        return
     assert feature.latents is not None
     layout = pictures.choose(feature.latents, plan.network.G_ema.img_resolution) if plan.sitting is None else None
     run.save = functools.partial(_save_unfinished, plan)
     before = prechecks.first_look(plan, feature, run.folder, progress)
     watched = watching.redact(plan, feature, layout, run, progress)
-    after, made = watched.network, {**provenance(plan), **watched.record}
+    after, made = world.alike(watched.network), {**provenance(plan), **watched.record}
     shown = _show(plan, feature, after, layout, run.folder)
     estimates, pairs = _measure(plan, feature, after, run, progress)
     dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, made)
@@ -259,11 +263,7 @@ def _measure(plan: Plan, feature: Feature, after: Network, run: running.Run, pro
     )  # fmt: skip
     sitting = plan.sitting
     estimates, pairs = measurement.answers(progress) if sitting is None else person_requests.measure(measurement, feature, sitting, progress)
-    merged = (
-        pairs if plan.class_index is not None or not set(plan.features) <= set(plan.judge.attributes) else evaluation.merged(pairs, plan.features)
-    )
-    how: dict[str, Any] = {"batch": plan.batch, "labels": labels, "bystanders": sitting is not None}
-    return estimates, reporting.illustrate(plan.network, after, merged, plan.feature, **how)
+    return estimates, reporting.shown(plan, after, pairs, labels)
 
 
 def _conclude(

@@ -240,12 +240,12 @@ def sample_w(G: Any, seeds: Sequence[int], *, c: torch.Tensor | None = None, tru
     """
     device = next(G.parameters()).device
     c = labels.needed(c, c_dim_of(G), "latents were to be drawn")
+    w = torch.zeros([len(seeds), G.w_dim], device=device)  # Filled in place: a list of parts, joined, would need twice the memory.
     with torch.no_grad():
-        parts = []
         for i in range(0, len(seeds), batch):
             z, some = sample_z(seeds[i : i + batch], G.z_dim).to(device), None if c is None else c[i : i + batch].to(device)
-            parts.append(G.mapping(z, some, truncation_psi=truncation_psi)[:, 0])
-    return torch.cat(parts) if parts else torch.zeros([0, G.w_dim], device=device)
+            w[i : i + batch] = G.mapping(z, some, truncation_psi=truncation_psi)[:, 0]
+    return w
 
 
 def broadcast_w(G: Any, w: torch.Tensor) -> torch.Tensor:

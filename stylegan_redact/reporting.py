@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stylegan_redact import plugins, report
+from stylegan_redact import evaluation, plugins, ranks, report
+from stylegan_redact.labels import Labels
 from stylegan_redact.report import Pair, illustrate
 from stylegan_redact.run_dir import strict
+from stylegan_redact.types import Network
 
-__all__ = ["Pair", "illustrate", "write"]
+__all__ = ["Pair", "shown", "write"]
 
 
 def write(plan: Any, folder: Path, record: Mapping[str, Any], resolved: Mapping[str, Any], pairs: Sequence[Pair]) -> None:
@@ -30,3 +32,19 @@ def write(plan: Any, folder: Path, record: Mapping[str, Any], resolved: Mapping[
     facts = report.of_redaction(strict(dict(record)), strict(dict(resolved)), [again, *([check] if check else [])])
     report.write_page(folder, facts, list(pairs))
     report.write_card(folder, facts, bundled=plan.file.bundled is not None)
+
+
+def shown(plan: Any, after: Network, pairs: evaluation.PairedImages, labels: Labels | None) -> list[Pair]:
+    """Pairs of pictures to be shown, by what a run measured; none on ranks that write nothing.
+
+    Args:
+        plan:   What was carried out, a job.Plan.
+        after:  The redacted network.
+        pairs:  Of all images.
+        labels: Of the classes that were measured.
+    """
+    if ranks.world().rank:
+        return []
+    rated = plan.class_index is None and set(plan.features) <= set(plan.judge.attributes)
+    merged = evaluation.merged(pairs, plan.features) if rated else pairs
+    return illustrate(plan.network, after, merged, plan.feature, batch=plan.batch, labels=labels, bystanders=plan.sitting is not None)

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylegan_redact import keeping, resuming, run_dir
+from stylegan_redact import keeping, ranks, resuming, run_dir
 from stylegan_redact.checkpoints import FOLDER, Checkpoints
+from stylegan_redact.following import Together
 from stylegan_redact.progress import Progress
 from stylegan_redact.proof.pair_store import PairStore
 from stylegan_redact.stopping import INTERRUPTED, listening
@@ -44,7 +46,7 @@ class Ended(Exception):
 
 @contextmanager
 def running(request: Any, description: str, *, options: Mapping[str, Any], ending: str, progress: Progress) -> Iterator[Run]:
-    """A run in its folder, new or resumed, that keeps what it needs to go on; at the end that is deleted.
+    """A run in its folder, new or resumed, that keeps what it needs to go on; at the end that is deleted. Of several ranks the first has the folder.
 
     Args:
         request:     Its `resume` and `outdir` are as `resuming.run_folder` takes them, its `checkpoint_every` is the seconds between checkpoints.
@@ -56,6 +58,12 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
     Raises:
         Ended: a signal came. What there is is kept; after Ctrl-C, the network as far as it came, too.
     """
+    world = ranks.world()
+    world.check_alike("options or files", {name: value for name, value in options.items() if name not in resuming.NOT_COMPARED})
+    if world.rank:
+        with _following(world) as run:
+            yield run
+        return
     with resuming.run_folder(request.resume, request.outdir, description, options) as (folder, told):
         new = not (folder / "log.txt").exists()
         run_dir.sweep(folder)
@@ -63,7 +71,8 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
         progress.tell(told)
         checkpoints = Checkpoints(folder / FOLDER, request.checkpoint_every, progress.tell)
         run = Run(folder, checkpoints, PairStore(folder / FOLDER / "pairs"), ending)
-        with listening(checkpoints) as signals, keeping.kept_by(checkpoints):
+        store = checkpoints if world.size == 1 else Together(world, checkpoints)
+        with listening(store) as signals, keeping.kept_by(store):
             try:
                 yield run
             except keeping.Stopped as stopped:
@@ -78,6 +87,19 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
                 raise
         checkpoints.remove()
         (folder / f"{UNFINISHED}{ending}").unlink(missing_ok=True)
+
+
+@contextmanager
+def _following(world: ranks.World) -> Iterator[Run]:
+    """The run as ranks other than the first one see it: they write nothing, and have no folder."""
+    nowhere = Path()
+    store = Together(world, None)
+    with listening(store) as signals, keeping.kept_by(store):
+        try:
+            yield Run(nowhere, Checkpoints(nowhere, math.inf, lambda text: None), PairStore(nowhere), "")
+        except keeping.Stopped:
+            signals.over()
+            raise Ended(signals.exit_code or 0) from None
 
 
 def _save_so_far(run: Run, moment: keeping.Moment | None, path: Path, progress: Progress) -> None:

@@ -9,8 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-from stylegan_redact.checkpoints import Checkpoints
+from typing import Protocol
 
 PATIENCE = 8.0
 """Seconds after SIGTERM in which a step is to end; then the process does, with the last checkpoint: who sends SIGTERM soon sends SIGKILL."""
@@ -18,10 +17,16 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as of a shell; after SIGTERM it is 0."""
 
 
+class Stoppable(Protocol):
+    """What ends at its next step."""
+
+    stop: bool
+
+
 class Signals:
     """What was received."""
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: Stoppable) -> None:
         self.checkpoints = checkpoints
         self.exit_code: int | None = None
         """Of the process, once it was asked to stop."""
@@ -58,7 +63,7 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def listening(checkpoints: Checkpoints) -> Iterator[Signals]:
+def listening(checkpoints: Stoppable) -> Iterator[Signals]:
     """Within the block, both signals ask the run to stop. In a thread that is not the main one, where Python has no signals, nothing changes."""
     signals = Signals(checkpoints)
     handlers = {signal.SIGTERM: signals.terminate, signal.SIGINT: signals.interrupt}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stylegan_redact import api, evaluation, pictures, snapshots
+from stylegan_redact import api, evaluation, pictures, ranks, snapshots
 from stylegan_redact.keeping import Moment
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.progress import Progress
@@ -75,13 +75,15 @@ def looked_seeds(early_stop: float | None, who: Any, num_images: int, seeds: ran
         seeds:       All that the run may use.
 
     Raises:
-        RedactError: nobody could say when to stop, or no seeds are left.
+        RedactError: nobody could say when to stop, several processes would have to look, or no seeds are left.
     """
     if early_stop is None:
         return range(0)
     asked, most = f"--early-stop={early_stop:g} was asked", len(seeds) // 2 - MOST_LOOKED_AT
     if who.class_index is not None or who.sitting is not None or not set(who.features) <= set(who.judge.attributes):
         raise RedactError(f"{asked} - no judge rates attributes here, so nobody can say when - give --judge, or leave it out")
+    if ranks.world().size > 1:
+        raise RedactError(f"{asked} on {ranks.world().size} processes - it is looked at on one only - leave it out, or use one process")
     if num_images > most:
         raise RedactError(f"{asked} with --num-images={num_images} - no seeds are left to look at - measure on at most {most}")
     return seeds[len(seeds) - min(num_images, MOST_LOOKED_AT) :]

@@ -3,10 +3,57 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+
+HERE = {"localhost", "", None}
+"""Names of this machine."""
+
+
+class NetworkUsed(AssertionError):
+    """A test wanted to talk to another machine."""
+
+
+def is_here(host: Any) -> bool:
+    """Whether a host is this machine."""
+    host = host.decode() if isinstance(host, bytes) else host
+    try:
+        return host in HERE or host == socket.gethostname() or ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def refuse(host: Any) -> None:
+    if not is_here(host):
+        raise NetworkUsed(f"{host} was to be asked - tests use no network - serve it from 127.0.0.1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """No test of ours talks to another machine, by name or by address."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            real = getattr(socket.socket, name)
+
+            def connect(self: socket.socket, address: Any, real: Any = real) -> Any:
+                if self.family in (socket.AF_INET, socket.AF_INET6):
+                    refuse(address[0])
+                return real(self, address)
+
+            patch.setattr(socket.socket, name, connect)
+        look_up = socket.getaddrinfo
+
+        def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+            refuse(host)
+            return look_up(host, *args, **kwargs)
+
+        patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        yield
 
 
 @pytest.fixture(scope="module")

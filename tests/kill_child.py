@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 
-from stylegan_redact import cli
+from stylegan_redact import cli, verbs
 
 torch.set_num_threads(1)
 
 
-def started(outdir: Path, options: list[str]) -> int:
-    """The process of a run."""
+def started(outdir: Path, options: list[str], verb: str = "") -> int:
+    """The process of a run, of the command or of a verb."""
     process = os.fork()
     if process:
         return process
@@ -33,7 +33,7 @@ def started(outdir: Path, options: list[str]) -> int:
         os.dup2(file.fileno(), 2)
     code = 1
     try:
-        cli.command().main([f"--outdir={outdir}", *options], prog_name="redact.py")
+        (verbs.load(verb) if verb else cli.command()).main([f"--outdir={outdir}", *options], prog_name="redact.py")
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:
@@ -45,7 +45,7 @@ def started(outdir: Path, options: list[str]) -> int:
 def result_of(outdir: Path) -> dict[str, str]:
     """File -> its bytes in hexadecimal, of the only run that there may be."""
     (folder,) = outdir.iterdir()
-    found = {path.name: path.read_bytes().hex() for path in folder.iterdir() if path.suffix in (".pkl", ".png", ".safetensors")}
+    found = {path.name: path.read_bytes().hex() for path in folder.iterdir() if path.suffix in (".pkl", ".png", ".safetensors", ".npz")}
     record = json.loads((folder / "redaction.json").read_text())
     found["redaction.json"] = json.dumps({key: value for key, value in record.items() if key != "seconds"})
     found["folders"] = ",".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))

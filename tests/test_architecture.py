@@ -50,12 +50,16 @@ COMMAND_SIDE = {
     "running",
     "snapshots",
     "watching",
+    "launching",
+    "following",
+    "failures",
 }
 PLUGIN_FOLDERS = {"features", "methods", "evaluation", "attacks"}
 EVERYTHING = {"*"}
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "labels": {"types"},
+    "ranks": {"types"},
     "several": {"types"},
     "keeping": {"types"},
     "plugins": {"types"},
@@ -82,8 +86,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "photos": {"types"},
     "probe": {"types", "estimates", "wspace"},
     "validity": {"types"},
-    "training": {"types", "keeping", "network", "losses", "wspace", "torch_utils"},
+    "training": {"ranks", "types", "keeping", "network", "losses", "wspace", "torch_utils"},
     "features": {
+        "ranks",
         "types",
         "labels",
         "several",
@@ -103,7 +108,20 @@ MAY_IMPORT: dict[str, set[str]] = {
         "validity",
     },
     "methods": {"types", "labels", "plugins", "network", "foreign", "wspace", "losses", "training", "validity"},
-    "evaluation": {"inversion", "types", "labels", "several", "plugins", "network", "wspace", "estimates", "paired_tests", "extractors", "losses"},
+    "evaluation": {
+        "ranks",
+        "inversion",
+        "types",
+        "labels",
+        "several",
+        "plugins",
+        "network",
+        "wspace",
+        "estimates",
+        "paired_tests",
+        "extractors",
+        "losses",
+    },
     "attacks": {"inversion", "types", "labels", "plugins", "network", "estimates", "losses", "wspace", "training"},
     "command": EVERYTHING,
     "api": {"types", "labels", "several", "plugins", "methods", "evaluation"},
@@ -339,6 +357,12 @@ def state():
         "deterministic": torch.are_deterministic_algorithms_enabled(), "printing": vars(torch._tensor_str.PRINT_OPTS).copy(),
         "functions": [torch.load, torch.save, torch.nn.functional.conv2d, torch.nn.functional.grid_sample],
     }
+
+def offline(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        raise AssertionError(f"importing uses the network: {event} {arguments}")
+
+sys.addaudithook(offline)
 
 before = state()
 for name in modules:

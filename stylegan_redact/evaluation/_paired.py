@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylegan_redact import estimates
+from stylegan_redact import estimates, ranks
 from stylegan_redact.extractors import FeatureExtractor
 from stylegan_redact.labels import Labels, needed
 from stylegan_redact.losses.ms_ssim import ms_ssim
@@ -117,20 +117,26 @@ def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same i
         truncation_psi: Of the mapping network.
         extractor:      Whose features are kept; each is [n, d].
         similarity:     Whether MS-SSIM is wanted; without it dissimilarity is nan.
-        progress:       Called after every batch.
+        progress:       Called after every batch. Of several ranks (`ranks.joined`) each draws its share of the batches, and all get all.
 
     Raises:
         RedactError: seeds missing or repeated, an unknown access or noise mode, labels missing or too many,
             or a judge that answers with anything but finite [n, a].
     """
-    parts: list[tuple[torch.Tensor, ...]] = []
     how: dict[str, Any] = {"access": access, "labels": labels, "half": half, "noise_mode": noise_mode, "truncation_psi": truncation_psi}
-    done = 0
-    for images in image_pairs(before, after, seeds, batch=batch, **how):
+    _check(seeds, batch, access, noise_mode)
+
+    def work(some: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        (images,) = image_pairs(before, after, some, batch=batch, **how)
         with torch.no_grad():
             features = [] if extractor is None else [extractor.features(img).detach().float().cpu() for img in images]
-            parts.append((*_compare(*images, judge, similarity), *features))
-        done += len(images[0])
+            return (*_compare(*images, judge, similarity), *features)
+
+    parts: list[tuple[torch.Tensor, ...]] = []
+    done = 0
+    for part in ranks.world().spread(work, [seeds[start : start + batch] for start in range(0, len(seeds), batch)]):
+        parts.append(part)
+        done += len(part[0])
         if progress is not None:
             progress("measure", done / len(seeds), {})
     logits_before, logits_after, l1, dissimilarity, *found = (torch.cat(column) for column in zip(*parts, strict=True))

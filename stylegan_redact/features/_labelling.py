@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What sources that look at pictures share: what somebody says of each, batch by batch, and the feature that their scores make.
 
-A run that is killed goes on with the batch that it was at.
+Batches are shared out among the ranks; a run that is killed goes on with the batch that it was at.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from stylegan_redact import keeping
+from stylegan_redact import keeping, ranks
 from stylegan_redact.labels import Labels
 from stylegan_redact.network import generate, sample_w
 from stylegan_redact.types import Detector, Estimate, Feature, LabelledLatents, Network, Progress, RedactError
@@ -104,14 +105,29 @@ def _seen(
 ) -> torch.Tensor:
     """[n, k]; `look` gets each batch of pictures and the row of its first one."""
     name, kept = keeping.begin(STAGE)
-    found: list[torch.Tensor] = [] if kept is None else [kept["logits"].to(w.device)]
-    done = sum(map(len, found))
-    if done:
-        tell(found[0])
-    for images in generate(G, w[done:], batch=batch, half=half) if done < len(w) else ():
+    there = None if kept is None else kept["logits"].to(w.device)
+    seen, done = None, 0
+    if there is not None and len(there):
+        seen, done = there.new_zeros([len(w), there.shape[1]]), len(there)
+        seen[:done] = there
+        tell(there)
+
+    def work(first: int) -> torch.Tensor:
+        (images,) = generate(G, w[first : first + batch], batch=batch, half=half)
         with torch.no_grad():
-            found.append(look(images, done))
-        done += len(images)
-        tell(torch.cat(found))
-        keeping.keep(keeping.Moment(name, lambda: {"logits": torch.cat(found)}, done / len(w)))
-    return torch.cat(found)
+            return look(images, first)
+
+    for found in ranks.world().spread(work, range(done, len(w), batch)):
+        seen = found.new_zeros([len(w), found.shape[1]]).to(w.device) if seen is None else seen
+        seen[done : done + len(found)] = found
+        done += len(found)
+        so_far = seen[:done]
+        tell(so_far)
+        keeping.keep(keeping.Moment(name, functools.partial(_state, so_far), done / len(w)))
+    assert seen is not None
+    return seen
+
+
+def _state(logits: torch.Tensor) -> dict[str, Any]:
+    """A copy: what is written would else be the memory of all that is still to come, too."""
+    return {"logits": logits.clone()}

@@ -45,9 +45,13 @@ class Attribute:
         c = None if self.labels is None else self.labels(seeds)
         w = sample_w(network.G_ema, seeds, c=c)
 
+        counted = [0, 0]  # Latents, and those that show it: counting all again after each batch would take the longer the more there are.
+
         def tell(so_far: torch.Tensor) -> None:
+            counted[1] += int((so_far[counted[0] :, columns] > 0).any(dim=1).sum())
+            counted[0] = len(so_far)
             if progress is not None:
-                progress("label", len(so_far) / len(w), {"rate": float((so_far[:, columns] > 0).any(dim=1).float().mean())})
+                progress("label", counted[0] / len(w), {"rate": counted[1] / counted[0]})
 
         logits = logits_of(network.G_ema, w, self.detector, batch=batch, half=self.half, tell=tell)
         known = LabelledLatents(w, w[:, 0], torch.tensor(list(seeds)), logits, None if c is None else c.to(w.device))

@@ -66,14 +66,17 @@ class Edit:
         after = copy_network(network)
         schedule = Schedule(steps_of(self.kimg, self.batch), self.batch, self.lr, seed, self.batch_gpu)
         num_sought = round(self.attacked * self.batch)
-        adversary = Adversary(after.G_ema, guide, feature.latents, num_sought, self.batch_gpu or self.batch) if num_sought else None
+        micro = self.batch_gpu or self.batch
+        adversary = Adversary(after.G_ema, guide, feature.latents, num_sought, micro, self.batch) if num_sought else None
         codes = mixed_codes(network.G_ema, feature.latents, feature.bystanders, adversary)
 
         def so_far() -> Network:
             after.G.load_state_dict(after.G_ema.state_dict())
             return after
 
-        guided_synthesis(after.G_ema.synthesis, network.G_ema.synthesis, codes, loss, schedule, progress, so_far=so_far)
+        G: Any = network.G_ema
+        shape = (G.img_channels, G.img_resolution, G.img_resolution)
+        guided_synthesis(after.G_ema.synthesis, G.synthesis, codes, loss, schedule, progress, img_shape=shape, so_far=so_far)
         check_finite(so_far())
         return after
 

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from stylegan_redact import evaluation
+from stylegan_redact import evaluation, ranks
 from stylegan_redact.extractors import FeatureExtractor
 from stylegan_redact.run_dir import whole_file
 from stylegan_redact.types import Progress
@@ -25,7 +25,7 @@ PORTION = 1024
 
 @dataclasses.dataclass(frozen=True)
 class PairStore:
-    """A folder with a file for each portion."""
+    """A folder with a file for each portion; of several ranks, the first one's."""
 
     folder: Path
 
@@ -42,16 +42,20 @@ class PairStore:
             progress:      Told (stage, share done, figures).
             how:           For measure_pairs.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        first = ranks.world().rank == 0
+        if first:
+            self.folder.mkdir(parents=True, exist_ok=True)
         portions = []
         for start in range(0, len(seeds), PORTION):
             some = seeds[start : start + PORTION]
             path = self.folder / f"{re.sub(r'[^0-9a-z.]+', '-', name)}-{some[0]}-{some[-1] + 1}.safetensors"
-            portion = load(path)
+            there = ranks.world().from_first(vars(found) if first and (found := load(path)) is not None else None)
+            portion = None if there is None else evaluation.PairedImages(**there)
             if portion is None:
                 tell = _portion_of(progress, name, start, len(some), len(seeds))
                 portion = evaluation.measure_pairs(seeds=some, extractor=extractor if start < most_features else None, progress=tell, **how)
-                save(portion, path)
+                if first:
+                    save(portion, path)
             portions.append(portion)
         return evaluation.joined(portions)
 

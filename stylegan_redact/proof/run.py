@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from stylegan_redact import attacks, evaluation, report, run_dir
+from stylegan_redact import attacks, evaluation, ranks, report, run_dir
 from stylegan_redact.evaluation import collateral
 from stylegan_redact.network import seed_range
 from stylegan_redact.paired_tests import Tested
@@ -31,8 +31,14 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     """Measures and writes. A run that was killed is gone on with by the same command.
 
     Returns:
-        The folder, finished: evaluation.json is written last.
+        The folder, finished: evaluation.json is written last. Of several ranks the first one has it, and makes the attacks alone; the others only
+        measure their share, and get a path to nothing.
     """
+    ranks.world().check_alike("options or files", {name: value for name, value in resolved(plan).items() if name != "outdir"})
+    if ranks.world().rank:
+        for cell in plan.cells:
+            _measured(plan, cell, PairStore(Path()), progress)
+        return Path()
     folder = _folder(plan)
     progress.keep_in(folder)
     progress.tell(f"Results go to {folder}")
@@ -46,11 +52,7 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     shown: list[report.Pair] = []
     for cell in plan.cells:
         first = cell == plan.cells[0]
-        pairs = store.measure(
-            plan.seeds_of(cell), str(cell), plan.extractor if first else None, MOST_FEATURES, progress,
-            before=plan.before, after=plan.after, judge=plan.panel if first else plan.panel.judge, batch=plan.batch, access=cell.access,
-            labels=plan.labels, half=plan.half, noise_mode=cell.noise, truncation_psi=cell.psi, similarity=first,
-        )  # fmt: skip
+        pairs = _measured(plan, cell, store, progress)
         answers = _answers(plan, cell, pairs)
         for question, figures in _by_question(answers):
             lines.setdefault(question, []).append(metric_line(question, figures, plan, cell))
@@ -66,10 +68,20 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
             kept = evaluation.keep_verdicts(seen, plan.feature, plan.keep) if plan.keep else ()
     for question, told in lines.items():
         run_dir.write_text(folder / f"metric-{question}.jsonl", "".join(f"{line}\n" for line in told))
-    curves = _attack(plan, folder, progress) if plan.attacks else {}
+    with ranks.alone():
+        curves = _attack(plan, folder, progress) if plan.attacks else {}
     _conclude(plan, folder, estimates, tests, kept, curves, shown, progress)
     store.remove()
     return folder
+
+
+def _measured(plan: Plan, cell: Cell, store: PairStore, progress: Progress) -> evaluation.PairedImages:
+    first = cell == plan.cells[0]
+    return store.measure(
+        plan.seeds_of(cell), str(cell), plan.extractor if first else None, MOST_FEATURES, progress,
+        before=plan.before, after=plan.after, judge=plan.panel if first else plan.panel.judge, batch=plan.batch, access=cell.access,
+        labels=plan.labels, half=plan.half, noise_mode=cell.noise, truncation_psi=cell.psi, similarity=first,
+    )  # fmt: skip
 
 
 def _attack(plan: Plan, folder: Path, progress: Progress) -> dict[str, dict[str, attacks.Curve]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from stylegan_redact import ranks
 from stylegan_redact.network import broadcast_w
 from stylegan_redact.training.guide import BARELY, Guide
 from stylegan_redact.types import LabelledLatents
@@ -38,11 +39,12 @@ class Adversary:
         guide:   Whose logit to climb.
         latents: Where to begin; their w are the prior.
         size:    Codes.
-        micro:   Images at a time.
+        micro:   Images of a batch at a time.
+        batch:   Images of a batch, of which the codes are some; None: they are all.
     """
 
-    def __init__(self, G: Any, guide: Guide, latents: LabelledLatents, size: int, micro: int) -> None:
-        self.G, self.guide, self.latents, self.micro = G, guide, latents, micro
+    def __init__(self, G: Any, guide: Guide, latents: LabelledLatents, size: int, micro: int, batch: int | None = None) -> None:
+        self.G, self.guide, self.latents, self.micro, self.batch = G, guide, latents, micro, batch or size
         self.prior = prior_of(latents.w)
         self.free = torch.nonzero(latents.score <= BARELY).flatten()
         row = [G.num_ws, latents.w.shape[1]]
@@ -57,7 +59,8 @@ class Adversary:
         for index in torch.nonzero(self.age >= OLDEST).flatten().tolist():
             self._begin(index, generator)
         length = STEP * (0.5 + torch.rand([len(self.u), 1, 1], generator=generator)).to(self.u)
-        slope = torch.cat([self._slope(part) for part in self.u.split(self.micro)])
+        portions = self.u.split(-(-len(self.u) * min(self.micro, self.batch) // self.batch))
+        slope = torch.cat([part.to(self.u) for part in ranks.world().spread(self._slope, portions)])
         self.u = within(self.u + length * slope.sign(), self.limit)
         self.age += 1
         return self.prior.to_w(self.u), None if self.latents.c is None else self.latents.c[self.began]

@@ -8,38 +8,73 @@ turned round).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
 
-def random_view(img: torch.Tensor, generator: torch.Generator, *, mirror: bool = True) -> torch.Tensor:
-    """Each image rotated, scaled, shifted, mirrored, tinted, blurred and made noisy at random.
+@dataclass(frozen=True)
+class Views:
+    """How each of n images [C, H, W] is looked at; on the CPU, so that views of a whole batch can be drawn before its portions."""
+
+    theta: torch.Tensor
+    """[n, 2, 3]: rotated, scaled, shifted, mirrored."""
+    contrast: torch.Tensor
+    """[n, 1, 1, 1]"""
+    tint: torch.Tensor
+    """[n, C, 1, 1]"""
+    blur: torch.Tensor
+    """[n, 1, 1, 1] in [0, 1]"""
+    noise: torch.Tensor
+    """[n, C, H, W]"""
+
+    def __call__(self, img: torch.Tensor) -> torch.Tensor:
+        """The images [n, C, H, W] in [-1, 1] as they are seen: the same shape, differentiable."""
+        theta, contrast, tint, blur, noise = (part.to(img) for part in self._parts)
+        img = grid_sample(img, affine_grid(theta, list(img.shape), align_corners=False), padding_mode="border", align_corners=False)
+        middle = img.mean(dim=[1, 2, 3], keepdim=True)
+        img = middle + (img - middle) * contrast + tint
+        img = img.lerp(avg_pool2d(img, 3, stride=1, padding=1, count_include_pad=False), blur)
+        return img + noise
+
+    def split(self, size: int) -> list[Views]:
+        """The same in portions."""
+        return [Views(*parts) for parts in zip(*(part.split(size) for part in self._parts), strict=True)]
+
+    @property
+    def _parts(self) -> tuple[torch.Tensor, ...]:
+        return self.theta, self.contrast, self.tint, self.blur, self.noise
+
+
+def draw_views(shape: Sequence[int], generator: torch.Generator, *, mirror: bool = True) -> Views:
+    """Random views of images of this shape [n, C, H, W].
 
     Args:
-        img:       [n, C, H, W] in [-1, 1].
+        shape:     Of the images.
         generator: Of the randomness; on the CPU.
         mirror:    Half of the images change left and right.
-
-    Returns:
-        Same shape, differentiable with respect to `img`.
     """
-    n, channels = img.shape[:2]
+    n, channels = shape[:2]
 
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator).to(img)
+    def normal(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=generator)
 
-    def uniform(*shape: int) -> torch.Tensor:
-        return torch.rand(shape, generator=generator).to(img)
+    def uniform(*size: int) -> torch.Tensor:
+        return torch.rand(size, generator=generator)
 
     angle, scale = 0.06 * normal(n), torch.exp(0.04 * normal(n))
     side = torch.where(uniform(n) < (0.5 if mirror else 0.0), -1.0, 1.0)
     matrix = torch.stack([scale * angle.cos() * side, -scale * angle.sin(), scale * angle.sin() * side, scale * angle.cos()], dim=1)
-    theta = torch.cat([matrix.reshape(n, 2, 2), 0.03 * normal(n, 2, 1)], dim=2)  # [n, 2, 3]
-    img = grid_sample(img, affine_grid(theta, list(img.shape), align_corners=False), padding_mode="border", align_corners=False)
-    middle = img.mean(dim=[1, 2, 3], keepdim=True)
-    img = middle + (img - middle) * torch.exp(0.1 + 0.35 * normal(n, 1, 1, 1)) + 0.05 * normal(n, channels, 1, 1)
-    img = img.lerp(avg_pool2d(img, 3, stride=1, padding=1, count_include_pad=False), uniform(n, 1, 1, 1))
-    return img + 0.12 * uniform(n, 1, 1, 1) * normal(*img.shape)
+    theta = torch.cat([matrix.reshape(n, 2, 2), 0.03 * normal(n, 2, 1)], dim=2)
+    contrast, tint, blur = torch.exp(0.1 + 0.35 * normal(n, 1, 1, 1)), 0.05 * normal(n, channels, 1, 1), uniform(n, 1, 1, 1)
+    return Views(theta, contrast, tint, blur, 0.12 * uniform(n, 1, 1, 1) * normal(*shape))
+
+
+def random_view(img: torch.Tensor, generator: torch.Generator, *, mirror: bool = True) -> torch.Tensor:
+    """Each image rotated, scaled, shifted, mirrored, tinted, blurred and made noisy at random; arguments as those of `draw_views` and `Views`."""
+    return draw_views(img.shape, generator, mirror=mirror)(img)
 
 
 def viewed(img: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:

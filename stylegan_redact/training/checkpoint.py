@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from stylegan_redact import keeping
+from stylegan_redact import keeping, ranks
 from stylegan_redact.types import Network, Progress, RedactError
 
 REMEMBERED = 10
@@ -60,6 +60,8 @@ class Training:
     so_far: Callable[[], Network] | None = None
     """The redacted network if the training ended now; None: it makes none by itself."""
     told_every: int = TOLD_EVERY
+    split: bool = False
+    """A step shares its portions out among the ranks that there are (`portions.descend`); else all do the same."""
 
 
 def train(training: Training, progress: Progress | None = None) -> None:
@@ -73,6 +75,9 @@ def train(training: Training, progress: Progress | None = None) -> None:
         RedactError: the loss runs away again with half the rate, or the smallest portion does not fit into memory.
     """
     name, kept = keeping.begin(training.stage)
+    size = ranks.world().size
+    if size > 1 and not training.split:
+        keeping.tell(f"{training.stage} is not shared out: all {size} ranks do the same, which takes as long as with one")
     run = _Run(training)
     if kept is not None:
         run.load(kept)
@@ -103,29 +108,32 @@ class Record:
         self.values = list(state_dict["values"])
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU or the system had no more memory to give."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-
-
 class _Run:
     """A training on its way."""
 
     def __init__(self, training: Training) -> None:
         self.training, self.done, self.rate = training, 0, 1.0
         self.micro = min(training.micro or training.batch, training.batch)
+        if training.split:
+            self.micro = min(self.micro, max(-(-training.batch // ranks.world().size), training.smallest))
+        self.asked = self.micro
+        self._tell_parts()
         self.limit: float | None = None
         """Of the loss; None before the first step."""
         self.good = self._remembered()
 
     def advance(self) -> dict[str, float] | None:
         """Does a step, figures of it; None if it went back instead."""
+        known = False
         try:
             figures = self.training.step(Turn(self.done, self.micro, self.rate))
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if not ranks.is_out_of_memory(error):
                 raise
+            known = isinstance(error, ranks.OutOfMemory)
             figures = None  # Only outside of this block are the tensors of the step set free.
+        if not known:
+            figures = self._of_all(figures)
         if figures is None:
             self._with_less_memory()
             return None
@@ -138,11 +146,21 @@ class _Run:
         self.done += 1
         if self.done % max(self.training.steps // REMEMBERED, 1) == 0 and self.done < self.training.steps:
             self.good = self._remembered()
+            if self.training.split:
+                ranks.world().check_alike(f"weights after step {self.done} of {self.training.stage}", _tensors(self.good))
+        return figures
+
+    def _of_all(self, figures: dict[str, float] | None) -> dict[str, float] | None:
+        """The figures, if no rank ran out of memory after its last exchange with the others."""
+        try:
+            ranks.world().settle(figures is None)
+        except ranks.OutOfMemory:
+            return None
         return figures
 
     def halved(self) -> dict[str, float]:
         """Figures of what is not as it was asked."""
-        asked = min(self.training.micro or self.training.batch, self.training.batch)
+        asked = self.asked
         return ({"images_at_a_time": self.micro} if self.micro < asked else {}) | ({"rate": self.rate} if self.rate < 1 else {})
 
     def state(self) -> dict[str, Any]:
@@ -152,7 +170,8 @@ class _Run:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Goes on from there."""
-        self.done, self.micro, self.rate, self.limit = (state[key] for key in ("done", "micro", "rate", "limit"))
+        self.done, self.rate, self.limit = (state[key] for key in ("done", "rate", "limit"))
+        self.micro = min(self.micro, state["micro"])
         self.good = state.get("good", {})
         self._restore(state["now"])
 
@@ -167,9 +186,13 @@ class _Run:
     def _restore(self, state: Mapping[str, Any]) -> None:
         for name, part in self.training.parts.items():
             part.load_state_dict(copied(state["parts"][name]))  # An optimiser would go on in the very tensors that it is given.
+        self._tell_parts()
+        self.training.generator.set_state(state["generator"].clone())
+
+    def _tell_parts(self) -> None:
+        for part in self.training.parts.values():
             if hasattr(part, "micro"):
                 part.micro = min(part.micro, self.micro)
-        self.training.generator.set_state(state["generator"].clone())
 
     def _with_less_memory(self) -> None:
         if torch.cuda.is_available():
@@ -206,3 +229,11 @@ def copied(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(copied(each) for each in value)
     return value
+
+
+def _tensors(value: Any, name: str = "") -> dict[str, torch.Tensor]:
+    """All tensors of a state, by their place in it."""
+    if isinstance(value, torch.Tensor):
+        return {name: value}
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    return {path: each for key, part in pairs for path, each in _tensors(part, f"{name}/{key}").items()}

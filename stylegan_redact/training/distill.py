@@ -9,6 +9,7 @@ import torch
 
 from stylegan_redact.network import check_finite, copy_network, trainable
 from stylegan_redact.training.checkpoint import Training, Turn, train
+from stylegan_redact.training.portions import descend
 from stylegan_redact.training.schedule import Schedule, falling
 from stylegan_redact.types import Network, Progress
 
@@ -56,27 +57,29 @@ def distill_synthesis(
     """
     generator = torch.Generator().manual_seed(schedule.seed)
     student.requires_grad_(False)
-    parameters = [parameter.requires_grad_(True) for parameter in trainable(student)]
+    parameters = trainable(student)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
     optimizer = torch.optim.Adam(parameters, lr=schedule.lr, betas=(0.0, 0.99))
     batch, steps = schedule.batch, schedule.steps
 
     def step(turn: Turn) -> dict[str, float]:
         optimizer.param_groups[0]["lr"] = turn.rate * schedule.lr * min(1.0, (turn.step + 1) / 10) * falling(turn.step, steps)
         ws, aim = pairs(batch, generator)
-        figures: dict[str, float] = {}
-        optimizer.zero_grad(set_to_none=True)
-        for part, goal in zip(ws.split(turn.micro), aim.split(turn.micro), strict=True):
-            moved = (part != goal).flatten(1).any(dim=1)
+
+        def work(part: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            fed, goal = part
+            moved = (fed != goal).flatten(1).any(dim=1)
             with torch.no_grad():
                 target = teacher(goal, noise_mode="const", force_fp32=True)
-            img = student(part, noise_mode="const", force_fp32=True)
-            terms = loss(img, target, target, moved)._asdict()
-            (terms["total"] * (len(part) / batch)).backward()
-            for name, value in terms.items():
-                figures[name] = figures.get(name, 0.0) + float(value.detach()) * len(part) / batch
+            terms = loss(student(fed, noise_mode="const", force_fp32=True), target, target, moved)._asdict()
+            return terms["total"], terms
+
+        portions = [(part, len(part[0]) / batch) for part in zip(ws.split(turn.micro), aim.split(turn.micro), strict=True)]
+        figures = descend(parameters, portions, work)
         optimizer.step()
         return figures
 
     parts = {"student": student, "optimizer": optimizer}
-    train(Training("distil", steps, batch, step, parts, generator, schedule.micro_batch, so_far=so_far), progress)
+    train(Training("distil", steps, batch, step, parts, generator, schedule.micro_batch, so_far=so_far, split=True), progress)
     student.requires_grad_(False)

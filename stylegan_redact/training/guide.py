@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import smooth_l1_loss, softplus
 
-from stylegan_redact.training.augment import random_view
+from stylegan_redact.training.augment import Views
 from stylegan_redact.training.locate import wanted
 from stylegan_redact.types import Detector
 
@@ -35,7 +35,7 @@ class Guide:
     """Of the features among the detector's logits."""
     margin: float = 4.0
     mirror: bool = True
-    """Views are mirrored too."""
+    """Views are mirrored too; `draw_views` is told."""
 
     def logit(self, img: torch.Tensor) -> torch.Tensor:
         """[n], differentiable: of the feature; of several, of the one that shows most."""
@@ -56,25 +56,22 @@ class Guide:
                 place[of] = torch.maximum(place[of], found)
         return place
 
-    def compare(self, img: torch.Tensor, before: torch.Tensor, held: torch.Tensor, generator: torch.Generator) -> Comparison:
+    def compare(self, img: torch.Tensor, before: torch.Tensor, held: torch.Tensor, views: Views) -> Comparison:
         """What is left of the features in img, and how far its other logits are from those of `before`, as they are and through random views.
 
         Through the same random view for both: a logit that is held on the bare image alone is held for this detector alone.
 
         Args:
-            img:       [n, C, H, W] in [-1, 1].
-            before:    The same shape.
-            held:      [n] bool: not to be marked, whatever they show.
-            generator: Of the views.
+            img:    [n, C, H, W] in [-1, 1].
+            before: The same shape.
+            held:   [n] bool: not to be marked, whatever they show.
+            views:  Of the n images.
         """
-        n, state = len(img), generator.get_state()
-        now = self.detector.logits(torch.cat([img, random_view(img, generator, mirror=self.mirror)]))  # [2 n, attributes]
+        n = len(img)
+        now = self.detector.logits(torch.cat([img, views(img)]))  # [2 n, attributes]
         rest = [index for index in range(now.shape[1]) if index not in self.columns]
         with torch.no_grad():
-            generator.set_state(state)
-            seen = (
-                torch.cat([before, random_view(before, generator, mirror=self.mirror)]) if rest or len(self.columns) > 1 else before
-            )  # Else nothing is to be held.
+            seen = torch.cat([before, views(before)]) if rest or len(self.columns) > 1 else before  # Else nothing is to be held.
             then = self.detector.logits(seen)
         shown = torch.stack([then[:n, column] > BARELY for column in self.columns], dim=1) & ~held[:, None]  # [n, k]
         marked = shown.any(dim=1)

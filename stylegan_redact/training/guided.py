@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,8 +13,10 @@ from torch.nn.functional import softplus
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.network import trainable
 from stylegan_redact.training.adversary import Adversary
+from stylegan_redact.training.augment import Views, draw_views
 from stylegan_redact.training.checkpoint import Training, Turn, train
 from stylegan_redact.training.guide import Guide, verdict
+from stylegan_redact.training.portions import descend
 from stylegan_redact.training.schedule import Schedule, falling
 from stylegan_redact.types import Network, Progress
 
@@ -67,16 +69,16 @@ class GuidedLoss:
     inside: float = 0.03
     """Mean absolute change of marked pictures where it is wanted."""
 
-    def terms(self, img: torch.Tensor, before: torch.Tensor, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def terms(self, img: torch.Tensor, before: torch.Tensor, batch: Batch, views: Views) -> dict[str, torch.Tensor]:
         """Weighted terms, scalars: means over the batch, pictures that a term does not concern counting 0.
 
         Args:
-            img:       [n, C, H, W] in [-1, 1], with gradient.
-            before:    [n, C, H, W], of the same codes by the network as it was.
-            batch:     The codes.
-            generator: Of the random views.
+            img:    [n, C, H, W] in [-1, 1], with gradient.
+            before: [n, C, H, W], of the same codes by the network as it was.
+            batch:  The codes.
+            views:  Of the pictures.
         """
-        left, change, marked, shown = self.guide.compare(img, before, batch.held, generator)
+        left, change, marked, shown = self.guide.compare(img, before, batch.held, views)
         free = img.new_full([len(img), 1, *img.shape[2:]], self.elsewhere)
         if batch.sought is not None:
             left = torch.where(batch.sought, self.sought * left, left)
@@ -115,40 +117,46 @@ def guided_synthesis(
     schedule: Schedule,
     progress: Progress | None = None,
     *,
+    img_shape: Sequence[int],
     so_far: Callable[[], Network] | None = None,
 ) -> None:
     """Trains the synthesis network `student` in place. What steers the pose stays as it is.
 
     Args:
-        student:  Starts as a copy of the teacher.
-        teacher:  Frozen.
-        codes:    What to feed.
-        loss:     What to minimise.
-        schedule: Steps and sizes.
-        progress: Told (stage, share done, figures).
-        so_far:   The network that the student is of.
+        student:   Starts as a copy of the teacher.
+        teacher:   Frozen.
+        codes:     What to feed.
+        loss:      What to minimise.
+        schedule:  Steps and sizes.
+        progress:  Told (stage, share done, figures).
+        img_shape: [C, H, W] of the pictures.
+        so_far:    The network that the student is of.
     """
     generator = torch.Generator().manual_seed(schedule.seed)
     student.requires_grad_(False)
-    parameters = [parameter.requires_grad_(True) for parameter in trainable(student)]
+    parameters = trainable(student)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
     optimizer = torch.optim.Adam(parameters, lr=schedule.lr, betas=(0.9, 0.99))
     batch, steps = schedule.batch, schedule.steps
 
     def step(turn: Turn) -> dict[str, float]:
         optimizer.param_groups[0]["lr"] = turn.rate * schedule.lr * min(1.0, (turn.step + 1) / 10) * falling(turn.step, steps)
-        figures: dict[str, float] = {}
-        optimizer.zero_grad(set_to_none=True)
-        for part in codes(batch, generator).split(turn.micro):
+        drawn = codes(batch, generator)
+        views = draw_views([batch, *img_shape], generator, mirror=loss.guide.mirror)
+
+        def work(part: tuple[Batch, Views]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            fed, seen = part
             with torch.no_grad():
-                before = teacher(part.ws, noise_mode="const", force_fp32=True)
-            terms = loss.terms(student(part.ws, noise_mode="const", force_fp32=True), before, part, generator)
-            share = len(part.ws) / batch
-            (torch.stack(list(terms.values())).sum() * share).backward()
-            for name, value in terms.items():
-                figures[name] = figures.get(name, 0.0) + float(value.detach()) * share
+                before = teacher(fed.ws, noise_mode="const", force_fp32=True)
+            terms = loss.terms(student(fed.ws, noise_mode="const", force_fp32=True), before, fed, seen)
+            return torch.stack(list(terms.values())).sum(), terms
+
+        portions = [(part, len(part[0].ws) / batch) for part in zip(drawn.split(turn.micro), views.split(turn.micro), strict=True)]
+        figures = descend(parameters, portions, work)
         optimizer.step()
         return figures
 
     parts = {"student": student, "optimizer": optimizer} | ({"sought": codes.adversary} if isinstance(codes, Sought) else {})
-    train(Training("edit", steps, batch, step, parts, generator, schedule.micro_batch, so_far=so_far), progress)
+    train(Training("edit", steps, batch, step, parts, generator, schedule.micro_batch, so_far=so_far, split=True), progress)
     student.requires_grad_(False)

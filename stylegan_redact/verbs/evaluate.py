@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from stylegan_redact import evaluation, job, plugins
-from stylegan_redact.cli import CommaList, failure, offline_option
-from stylegan_redact.progress import Progress
+from stylegan_redact.cli import CommaList, offline_option
+from stylegan_redact.launching import gpus_option, on_ranks
 from stylegan_redact.proof import attacking, plan, run
 from stylegan_redact.run_dir import strict
 from stylegan_redact.types import RedactError
@@ -57,6 +57,7 @@ def command() -> click.Command:
         ),
         click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time; less memory if smaller"),
         click.Option(["--device"], type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute"),
+        gpus_option(),
         click.Option(
             ["--trust-source"], type=CommaList(), default=(), show_default=False, metavar="SHA256,...", help="Run these sources of the files"
         ),
@@ -68,20 +69,17 @@ def command() -> click.Command:
     return click.Command("evaluate", callback=_evaluate, params=params, help=doc, context_settings=context)
 
 
-def _evaluate(dry_run: bool, **values: Any) -> None:
-    try:
+def _evaluate(dry_run: bool, gpus: int | None, **values: Any) -> None:
+    with on_ranks(1 if dry_run else gpus, values["device"]) as progress:
         values["psi"] = tuple(_psi(text) for text in dict.fromkeys(values["psi"]))
         for name, known in (("noise", plan.NOISE_MODES), ("access", evaluation.ACCESSES)):
             values[name] = _chosen(name, values[name], known)
         found = plan.prepare(plan.Request(**values))
-        progress = Progress(click.echo)
         progress.tell("Evaluation options:\n" + json.dumps(strict(plan.resolved(found)), indent=2))
         if dry_run:
-            click.echo("Dry run; exiting.")
+            progress.tell("Dry run; exiting.")
             return
         run.carry_out(found, progress)
-    except RedactError as error:
-        raise failure(error) from None
 
 
 def _psi(text: str) -> float:

@@ -10,7 +10,7 @@ import torch
 from stylegan_redact.types import Feature, LabelledLatents, RedactError, Subspace
 from stylegan_redact.wspace.affine import natural_shift, orthogonal_to, projection_quantile
 from stylegan_redact.wspace.hinge import Gate, HingeEdit, JointHinge, hinge_at
-from stylegan_redact.wspace.subspace import FEWEST_OF_A_LABEL, find_subspace, shrunk_covariance
+from stylegan_redact.wspace.subspace import FEWEST_OF_A_LABEL, find_subspace, shrunk_covariance, thinned
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def target_at(latents: LabelledLatents, subspace: Subspace, quantile: float) -> 
 
 def covariance_of(latents: LabelledLatents) -> torch.Tensor:
     """[w_dim, w_dim] float64, shrunk."""
-    w = latents.w.double()
+    w = latents.w[thinned(latents.w)].double()
     return shrunk_covariance(w - w.mean(dim=0))
 
 

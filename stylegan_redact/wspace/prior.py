@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from stylegan_redact.wspace.subspace import thinned
+
 SHELL = 0.99
 SMALLEST = 1e-4
 """Of the largest variance: directions that the prior hardly moves along count as moving that much."""
@@ -36,7 +38,7 @@ class Prior:
 
 def prior_of(w: torch.Tensor) -> Prior:
     """The Gaussian of w [n, w_dim], in coordinates where it is round; the radius is that of the w themselves, which need not be Gaussian."""
-    w = w.double()
+    w = w[thinned(w)].double()
     mean = w.mean(dim=0)
     values, vectors = torch.linalg.eigh(torch.cov((w - mean).T))
     deviation = values.clamp(min=SMALLEST * float(values.max())).sqrt()

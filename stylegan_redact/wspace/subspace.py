@@ -13,6 +13,19 @@ import torch
 from stylegan_redact.types import LabelledLatents, RedactError, Subspace
 
 FEWEST_OF_A_LABEL = 10
+MOST_LATENTS = 100_000
+"""Of more, so many are looked at, evenly spaced: a covariance gets no better, and float64 copies of all would take many times their memory."""
+FEWEST_LEFT = 1_000
+"""With fewer of the rarer label left, all are looked at."""
+
+
+def thinned(w: torch.Tensor, shows: torch.Tensor | None = None) -> slice:
+    """Rows to look at, of w [n, w_dim] with labels shows [n] bool: all, or evenly spaced ones, about MOST_LATENTS."""
+    step = -(-len(w) // MOST_LATENTS)
+    if step <= 1:
+        return slice(None)
+    left = shows if shows is None else shows[::step]
+    return slice(None) if left is not None and min(int(left.sum()), int((~left).sum())) < FEWEST_LEFT else slice(None, None, step)
 
 
 def find_subspace(latents: LabelledLatents, *, rank: int = 1, holdout: float = 0.2, seed: int = 0) -> Subspace:
@@ -22,7 +35,8 @@ def find_subspace(latents: LabelledLatents, *, rank: int = 1, holdout: float = 0
     matters for a reader of w that no longer sees the first, not for accuracy.
 
     Args:
-        latents: w [n, w_dim] and score [n]; score > 0 means the feature shows. Their share of all latents counts as the feature's rate.
+        latents: w [n, w_dim] and score [n]; score > 0 means the feature shows. Their share of all latents counts as the feature's rate. Of more than
+            MOST_LATENTS some are looked at.
         rank: Number of directions, in [1, w_dim]; 1 gives the usual unit vector.
         holdout: Share of the latents of each label kept aside, in (0, 1), for the thresholds and the accuracy.
         seed: Of the choice of those kept aside.
@@ -121,7 +135,11 @@ def rate_threshold(projected: torch.Tensor, shows: torch.Tensor) -> torch.Tensor
 
 
 def _checked(latents: LabelledLatents) -> tuple[torch.Tensor, torch.Tensor]:
-    w, score = latents.w.detach().double(), latents.score.detach()
+    w, score = latents.w.detach(), latents.score.detach()
+    if w.ndim == 2 and score.shape == w.shape[:1]:
+        some = thinned(w, score > 0)
+        w, score = w[some], score[some]
+    w = w.double()
     if w.ndim != 2 or score.shape != w.shape[:1] or not w.isfinite().all() or score.isnan().any():
         raise RedactError(
             f"A subspace was asked from w {list(w.shape)} and score {list(score.shape)} - they are [n, w_dim] and [n] and finite - check the latents"

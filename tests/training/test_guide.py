@@ -7,6 +7,7 @@ import tiny
 import torch
 
 from stylegan_redact.methods.edit import Edit
+from stylegan_redact.training.augment import draw_views
 from stylegan_redact.training.guide import MARKED_RANGE, UNMARKED_RANGE, Guide, apart, whole_groups
 from stylegan_redact.training.pool import FEWEST, Pool, rare_weights
 from stylegan_redact.types import LabelledLatents
@@ -56,9 +57,9 @@ def test_other_logits_are_held_further_where_nothing_is_to_change() -> None:
     for index, moves in ((0, False), (1, True), (2, True)):
         img = before.clone()
         img[index, :, :, 8:] += 3.0
-        found = Guide(Regions(), (0,), 0.0).compare(img, before, held, torch.Generator().manual_seed(0))
+        found = Guide(Regions(), (0,), 0.0).compare(img, before, held, draw_views(before.shape, torch.Generator().manual_seed(0)))
         assert found.marked.tolist() == [True, False, False]
-        alone = Guide(Regions(), (0,), 0.0).compare(before, before, held, torch.Generator().manual_seed(0))
+        alone = Guide(Regions(), (0,), 0.0).compare(before, before, held, draw_views(before.shape, torch.Generator().manual_seed(0)))
         assert (float(found.change) > float(alone.change) + 0.1) == moves
 
 

@@ -13,6 +13,7 @@ from torch.nn.functional import softplus
 from stylegan_redact import api
 from stylegan_redact.methods.edit import Edit
 from stylegan_redact.several import together
+from stylegan_redact.training.augment import draw_views
 from stylegan_redact.training.guide import Comparison, Guide
 from stylegan_redact.training.guided import Batch, GuidedLoss
 from stylegan_redact.training.locate import wanted
@@ -52,7 +53,7 @@ def without(img: torch.Tensor, row: int, name: str) -> torch.Tensor:
 
 def compare(img: torch.Tensor, before: torch.Tensor, columns: tuple[int, ...], names: tuple[str, ...] = tuple(QUARTERS)) -> Comparison:
     held = torch.zeros(len(img), dtype=torch.bool)
-    return Guide(Quarters(names), columns, 3.0).compare(img, before, held, torch.Generator().manual_seed(1))
+    return Guide(Quarters(names), columns, 3.0).compare(img, before, held, draw_views(img.shape, torch.Generator().manual_seed(1)))
 
 
 def test_each_picture_is_to_lose_what_it_shows() -> None:
@@ -119,9 +120,11 @@ def test_the_objective_takes_several() -> None:
     batch = Batch(torch.zeros([4, 1, 1]), torch.zeros(4, dtype=torch.bool))
     loss = GuidedLoss(Guide(Quarters(), (0, 1), 3.0))
     gone = without(without(without(without(before, 0, "beard"), 1, "hat"), 2, "beard"), 2, "hat")
-    now, then = (loss.terms(img, before, batch, torch.Generator().manual_seed(2)) for img in (gone, before))
+    now, then = (loss.terms(img, before, batch, draw_views(before.shape, torch.Generator().manual_seed(2))) for img in (gone, before))
     assert float(now["feature"]) < 0.3 * float(then["feature"])
-    assert float(now["change"]) < 0.1 * float(loss.terms(before - 0.5, before, batch, torch.Generator().manual_seed(2))["change"])
+    assert float(now["change"]) < 0.1 * float(
+        loss.terms(before - 0.5, before, batch, draw_views(before.shape, torch.Generator().manual_seed(2)))["change"]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import torch
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.methods.edit import mixed_codes
 from stylegan_redact.network import synthesize
+from stylegan_redact.training.augment import draw_views
 from stylegan_redact.training.guide import BARELY, Guide
 from stylegan_redact.training.guided import Batch, GuidedLoss
 from stylegan_redact.types import LabelledLatents
@@ -48,8 +49,8 @@ def batch(held: tuple[bool, bool] = (False, False)) -> Batch:
 
 
 def terms(img: torch.Tensor, before: torch.Tensor, held: tuple[bool, bool] = (False, False), **weights: float) -> dict[str, float]:
-    generator = torch.Generator().manual_seed(1)
-    return {name: float(value) for name, value in loss(**weights).terms(img, before, batch(held), generator).items()}
+    views = draw_views(img.shape, torch.Generator().manual_seed(1))
+    return {name: float(value) for name, value in loss(**weights).terms(img, before, batch(held), views).items()}
 
 
 def test_nothing_changed_costs_only_what_is_left_of_the_feature() -> None:
@@ -130,11 +131,14 @@ class Asked(torch.nn.Module):
 def test_the_discriminator_is_asked_about_marked_images_only() -> None:
     D = Asked()
     before = pictures(0.5)
-    found = loss(D=D, real=1.0).terms(before.clone(), before, batch(), torch.Generator().manual_seed(1))
+    found = loss(D=D, real=1.0).terms(before.clone(), before, batch(), draw_views(before.shape, torch.Generator().manual_seed(1)))
     assert len(D.images) == 1 and torch.equal(D.images[0], before[:1])
     assert float(found["realism"]) == pytest.approx(torch.log(torch.tensor(2.0)) / 2)  # softplus(0), for one of two images
     gone = pictures(-0.5)
-    assert "realism" not in loss(D=D).terms(gone.clone(), gone, batch(), torch.Generator().manual_seed(1)) and len(D.images) == 1
+    assert (
+        "realism" not in loss(D=D).terms(gone.clone(), gone, batch(), draw_views(before.shape, torch.Generator().manual_seed(1)))
+        and len(D.images) == 1
+    )
 
 
 def test_codes_hold_both_kinds_and_mixes_of_them() -> None:

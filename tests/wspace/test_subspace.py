@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from stylegan_redact.types import LabelledLatents, RedactError
+from stylegan_redact.wspace import subspace
 from stylegan_redact.wspace.subspace import discriminant, find_subspace, rate_threshold, shrunk_covariance
 
 DIMENSIONS = 24
@@ -186,3 +187,17 @@ def test_latents_that_are_none_are_refused(w: torch.Tensor, score: torch.Tensor)
 def test_equal_latents_are_refused() -> None:
     with pytest.raises(RedactError, match="same"):
         find_subspace(LabelledLatents(torch.ones(40, 4), torch.arange(40) - 19.5))
+
+
+def test_of_very_many_latents_some_are_looked_at_and_the_rare_are_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evenly spaced, so that the order of the labels does not matter; all, where too few of a label would be left."""
+    monkeypatch.setattr(subspace, "MOST_LATENTS", 2_000)
+    monkeypatch.setattr(subspace, "FEWEST_LEFT", 100)
+    w = torch.randn([6_000, 4], generator=torch.Generator().manual_seed(0))
+    w = w[w[:, 0].argsort()]
+    score = w[:, 0] - 1.0
+    found = find_subspace(LabelledLatents(w, score))
+    thin = find_subspace(LabelledLatents(w[::3], score[::3]))
+    assert torch.equal(found.basis, thin.basis) and float(found.basis[0, 0]) > 0.98 and float(found.threshold[0]) == pytest.approx(1.0, abs=0.15)
+    rare = torch.where(torch.arange(6_000) >= 5_940, 1.0, -1.0)
+    assert subspace.thinned(w, rare > 0) == slice(None) and subspace.thinned(w) == slice(None, None, 3)

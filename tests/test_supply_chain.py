@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What comes in: locked versions, no network in tests; and what goes out: a wheel that works where it is installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+import requests
+from conftest import NetworkUsed, is_here
+
+ROOT = Path(__file__).parents[1]
+NOWHERE = "192.0.2.1"
+"""An address that is nobody's (RFC 5737)."""
+SHIPPED = ("stylegan_redact", "torch_utils", "dnnlib", "legacy.py", "redact.py", "pyproject.toml", "README.md", "LICENSE")
+
+
+def required() -> dict[str, str]:
+    """Name -> condition on the version, of what the tests need."""
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    return {name.lower(): condition for line in lines for name, condition in [re.fullmatch(r"([\w.-]+)(.*)", line).groups()]}  # type: ignore[union-attr]
+
+
+def test_every_requirement_is_locked_at_a_version_that_fits() -> None:
+    specifiers = pytest.importorskip("packaging.specifiers")
+    lines = (ROOT / "requirements-dev.lock").read_text(encoding="utf-8").splitlines()
+    locked = {name.lower(): version for name, _, version in (line.partition("==") for line in lines if not line.startswith("#"))}
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) or line.startswith("#") for line in lines)  # No index, no address, no path.
+    needed = {name: condition for name, condition in required().items() if name != "setuptools"}  # pip freeze leaves it out before Python 3.12.
+    assert sorted(name for name in needed if name not in locked) == []
+    assert [name for name, condition in needed.items() if not specifiers.SpecifierSet(condition).contains(locked[name])] == []
+
+
+def test_tests_reach_no_other_machine() -> None:
+    for ask in (
+        lambda: socket.create_connection((NOWHERE, 80), timeout=1),
+        lambda: socket.getaddrinfo("example.org", 80),
+        lambda: requests.get("http://example.org", timeout=1),
+    ):
+        with pytest.raises(NetworkUsed):
+            ask()
+    assert is_here("127.0.0.1") and is_here("::1") and is_here("localhost") and not is_here(NOWHERE) and not is_here("localhost.example.org")
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
+    """Built and installed without an index; dependencies are those of this Python, by path, so that nothing else of it is seen."""
+    source, wheels, venv = tmp_path / "source", tmp_path / "wheels", tmp_path / "venv"
+    for name in SHIPPED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (source / name).parent.mkdir(exist_ok=True)
+        copy(ROOT / name, source / name)
+    pip, offline = [sys.executable, "-m", "pip"], ["--no-deps", "--no-index", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "wheel", str(source), "--no-build-isolation", *offline, f"--wheel-dir={wheels}"], check=True)
+    (wheel,) = wheels.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    python = venv / "bin" / "python"
+    subprocess.run([*pip, "--python", str(python), "install", *offline, str(wheel)], check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    for words, expected in ((["--help"], "--feature"), (["doctor"], "torch"), (["inspect", "portraits64"], "G_ema")):
+        done = subprocess.run([venv / "bin" / "stylegan-redact", *words], capture_output=True, text=True, cwd=tmp_path, env=environ)
+        assert done.returncode == 0 and expected in done.stdout, done.stdout + done.stderr
+    where = subprocess.run(
+        [python, "-c", "import stylegan_redact as s; print(s.__file__)"], capture_output=True, text=True, cwd=tmp_path, env=environ
+    )
+    assert Path(where.stdout.strip()).is_relative_to(site), where.stdout
