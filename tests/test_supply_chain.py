@@ -26,7 +26,12 @@ def required() -> dict[str, str]:
     """Name -> condition on the version, of what the tests need."""
     tomllib = pytest.importorskip("tomllib")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"]]
+    for line in extras["dev"]:
+        of_this = re.fullmatch(r"stylegan-redact\[(.*)\]", line)  # Other extras of this project.
+        lines += [line] if of_this is None else [each for extra in of_this[1].split(",") for each in extras[extra]]
+    lines = [line.partition(";")[0].strip() for line in lines]
     return {name.lower(): condition for line in lines for name, condition in [re.fullmatch(r"([\w.-]+)(.*)", line).groups()]}  # type: ignore[union-attr]
 
 

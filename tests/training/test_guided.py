@@ -75,7 +75,7 @@ def test_what_an_attacker_found_counts_as_much_as_it_is_told_to() -> None:
 
     def left(sought: float, *which: bool) -> float:
         found = batch()._replace(sought=torch.tensor(which))
-        return float(loss(sought=sought).terms(img, img, found, torch.Generator().manual_seed(1))["feature"])
+        return float(loss(sought=sought).terms(img, img, found, draw_views(img.shape, torch.Generator().manual_seed(1)))["feature"])
 
     alone, first, second = left(1.0, False, False), left(1.0, True, False), left(1.0, False, True)
     assert alone == first == second > 0
