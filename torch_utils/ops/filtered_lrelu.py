@@ -103,7 +103,7 @@ def _compiled(x: torch.Tensor, b: torch.Tensor | None, fu: Taps, fd: Taps, plan:
     """The same as the steps of `filtered_lrelu`, image and result touched once."""
     taps = [torch.ones([1], device=x.device) if f is None else f for f in (fu, fd)]
     taps = taps if flip_filter else [f.flip(list(range(f.ndim))) for f in taps]  # => those of a correlation
-    if x.device.type != "cpu":
+    if gpu_ops.usable(x):
         return gpu_ops.filtered_lrelu(x, b, *taps, plan)
     taps = [f.to(x.dtype) for f in taps]
     return cpu_kernels.FilteredLrelu.apply(x, b, *taps, plan)

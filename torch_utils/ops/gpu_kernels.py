@@ -34,10 +34,10 @@ def _on_a_gpu() -> Any:
         return compiled()
     except (RuntimeError, ImportError, OSError) as error:
         why = str(error)
-    try:
-        triton: Any = importlib.import_module("torch_utils.ops.triton_kernels")
+    triton: Any = importlib.import_module("torch_utils.ops.triton_kernels")
+    if triton.AVAILABLE:
         what, found = "Triton's kernels are used instead, StyleGAN3 is slower and takes more memory with them", triton
-    except ImportError:
+    else:
         what, found = "torch's operations are used instead, which is several times as slow and takes more memory", definitions
     warnings.warn(f"{why} - {what}; {SWITCH}=off silences this", RuntimeWarning, stacklevel=2)
     return found

@@ -10,7 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from stylegan_redact.networks.stylegan3 import SynthesisNetwork as StyleGAN3
 from torch_utils import custom_ops
-from torch_utils.ops import cpu_kernels, definitions, gpu_kernels, gpu_ops
+from torch_utils.ops import cpu_kernels, definitions, gpu_kernels, gpu_launch, gpu_ops
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.filtered_lrelu import filtered_lrelu
 from torch_utils.ops.upfirdn2d import upfirdn2d
@@ -60,9 +60,9 @@ F4, F6 = torch.tensor([1.0, 3, 3, 1]) / 8, torch.randn(6, generator=torch.Genera
 CALLS = {
     "bias_act": lambda x, b, impl: bias_act(x, b, act="lrelu", clamp=1.5, impl=impl),
     "bias_act, curved": lambda x, b, impl: bias_act(x, b, act="swish", clamp=1.5, impl=impl),
-    "upfirdn2d": lambda x, b, impl: upfirdn2d(x * b[:, None, None], torch.outer(F4, F6), up=[2, 3], down=[1, 2], padding=[3, 2, -1, 4], impl=impl),
-    "filtered_lrelu": lambda x, b, impl: filtered_lrelu(x, F6, torch.outer(F6, F4), b, 2, 2, padding=[4, 3, 5, 6], clamp=2, impl=impl),
-    "filtered_lrelu, straight": lambda x, b, impl: filtered_lrelu(x, F6, F4, b, 2, 1, padding=4, slope=1, impl=impl),
+    "upfirdn2d": lambda x, b, impl: upfirdn2d(x * b[:, None, None], torch.outer(F4, F6).to(x.device), up=[2, 3], down=[1, 2], padding=[3, 2, -1, 4], impl=impl),
+    "filtered_lrelu": lambda x, b, impl: filtered_lrelu(x, F6.to(x.device), torch.outer(F6, F4).to(x.device), b, 2, 2, padding=[4, 3, 5, 6], clamp=2, impl=impl),
+    "filtered_lrelu, straight": lambda x, b, impl: filtered_lrelu(x, F6.to(x.device), F4.to(x.device), b, 2, 1, padding=4, slope=1, impl=impl),
 }
 
 
@@ -126,20 +126,14 @@ def test_a_network_compiles_as_one_graph_and_trains_alike(as_on_a_gpu):
         torch.manual_seed(0)
         net = StyleGAN3(8, 16, 3, channel_base=64, channel_max=8, num_layers=4, num_critical=1, first_cutoff=1, first_stopband=2**2.1)
     ws = torch.randn(2, net.num_ws, 8, generator=torch.Generator().manual_seed(0))
-    graphs = []
-
-    def backend(graph, _inputs):
-        graphs.append(graph)
-        return graph.forward
-
     results = []
-    for function in (net, torch.compile(net, backend=backend, fullgraph=True), torch.compile(net, backend="aot_eager", fullgraph=True)):
+    for function in (net, torch.compile(net, backend="aot_eager", fullgraph=True)):
+        as_on_a_gpu.clear()
         img = function(ws)
-        results.append([img, *torch.autograd.grad(img.square().sum(), [net.L0_20_8.weight if hasattr(net, "L0_20_8") else next(net.parameters())])])
-        torch._dynamo.reset()
-    for found in results[1:]:
-        torch.testing.assert_close(found, results[0], atol=1e-5, rtol=1e-4)
-    assert len(graphs) == 1 and "stylegan_redact.filtered_lrelu" in graphs[0].code and "conv2d" in graphs[0].code
+        results.append([img, *torch.autograd.grad(img.square().sum(), [net.get_submodule(net.layer_names[0]).weight])])
+        assert as_on_a_gpu.count("filtered") >= 2 * 4, "every layer, there and back"
+    torch._dynamo.reset()
+    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-4)
 
 
 def test_only_tensors_of_a_gpu_go_there():
@@ -165,9 +159,9 @@ def test_without_nvcc_one_line_says_what_is_used_instead(monkeypatch):
 
     monkeypatch.delenv(cpu_kernels.SWITCH, raising=False)
     monkeypatch.setattr(custom_ops, "get_plugin", refuse)
-    stand_in = types.ModuleType("torch_utils.ops.triton_kernels")
-    for module, answer, text in ((stand_in, stand_in, "Triton's kernels are used"), (None, definitions, "torch's operations are used.*slow")):
-        monkeypatch.setitem(sys.modules, "torch_utils.ops.triton_kernels", module)
+    triton = types.SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "torch_utils.ops.triton_kernels", triton)
+    for triton.AVAILABLE, answer, text in ((True, triton, "Triton's kernels are used"), (False, definitions, "torch's operations are used.*slow")):
         with pytest.warns(RuntimeWarning, match=f"nvcc is not on the PATH.*{text}.*{cpu_kernels.SWITCH}=off") as caught:
             assert gpu_kernels._on_a_gpu.__wrapped__() is answer
         assert len(caught) == 1 and "\n" not in str(caught[0].message)
@@ -184,12 +178,39 @@ class TestOnAGpu:
     def test_values_and_two_derivatives_in_float64(self, name, layout):
         x, b = tensors([2, 8, 37, 41], [8])
         expected = two_derivatives(lambda x, b: CALLS[name](x, b, "ref"), [x, b])
-        move = [x.detach().cuda().contiguous(memory_format=layout), b.detach().cuda()]
-        function = lambda x, b: CALLS[name](x, b, "cuda")  # noqa: E731
-        moved_taps = {"F4": F4, "F6": F6}
-        globals().update({key: value.cuda() for key, value in moved_taps.items()})
-        try:
-            found = two_derivatives(function, move)
-        finally:
-            globals().update(moved_taps)
+        moved = [x.detach().cuda().contiguous(memory_format=layout), b.detach().cuda()]
+        found = two_derivatives(lambda x, b: CALLS[name](x, b, "cuda"), moved)
         agree([tensor.cpu() for tensor in found], expected)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+    @pytest.mark.parametrize("name", CALLS)
+    def test_other_precisions(self, name, dtype):
+        x, b = (tensor.detach().to(dtype) for tensor in tensors([2, 8, 37, 41], [8]))
+        expected = CALLS[name](x.double(), b.double(), "ref")
+        found = CALLS[name](x.cuda(), b.cuda(), "cuda")
+        tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype] * float(expected.abs().max())
+        assert found.dtype == dtype and isinstance(gpu_kernels.provider("cuda"), gpu_launch.Kernels)
+        torch.testing.assert_close(found.cpu().double(), expected, atol=tolerance, rtol=0)
+
+    @pytest.mark.parametrize("radial", [False, True])
+    @pytest.mark.parametrize(("up", "padding"), [(2, [9, 8]), (4, [-6, -9])])
+    def test_the_layers_of_stylegan3(self, up, padding, radial):
+        random = torch.Generator().manual_seed(0)
+        fu, fd = torch.randn(6 * up, generator=random), torch.randn([12] * (2 if radial else 1), generator=random) / 12
+        x, b = tensors([2, 5, 70, 67], [5])
+        results = []
+        for device, impl in (("cpu", "ref"), ("cuda", "cuda")):
+            taps = [f.to(device) for f in (fu, fd)]
+            results.append(two_derivatives(lambda x, b: filtered_lrelu(x, *taps, b, up, 2, padding, clamp=20, impl=impl), [x.to(device), b.to(device)]))
+        agree([tensor.cpu() for tensor in results[1]], results[0])
+
+    def test_a_graph_of_cuda_replays_them(self):
+        x, b = (tensor.detach().float().cuda() for tensor in tensors([2, 8, 32, 32], [8]))
+        call = CALLS["filtered_lrelu"]
+        call(x, b, "cuda")
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = call(x, b, "cuda")
+        x.mul_(-1)
+        graph.replay()
+        torch.testing.assert_close(y, call(x, b, "cuda"), atol=0, rtol=0)
