@@ -123,9 +123,7 @@ class Kernels:
         self._launch("stylegan_bias_act", _structure(_BiasAct, x=x, b=b, r=r, h=h, y=y, **numbers, **reals), x.device)
         return y
 
-    def upfirdn2d(
-        self, x: torch.Tensor, f: torch.Tensor, up: Sequence[int], down: Sequence[int], pads: Sequence[int], gain: float
-    ) -> torch.Tensor:
+    def upfirdn2d(self, x: torch.Tensor, f: torch.Tensor, up: Sequence[int], down: Sequence[int], pads: Sequence[int], gain: float) -> torch.Tensor:
         """See `definitions.upfirdn2d`. A separable filter is two of them, along x and along y."""
         if f.ndim == 1:
             x = self.upfirdn2d(x, f[None, :], (up[0], 1), (down[0], 1), (pads[0], pads[1], 0, 0), gain)

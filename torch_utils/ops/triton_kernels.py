@@ -136,8 +136,8 @@ def _bias_act_kernel(
 @_jit
 def _upfirdn2d_kernel(
     x, f, y, n, channels, in_x, in_y, out_x, out_y, xs_n, xs_c, xs_y, xs_x, ys_n, ys_c, ys_y, ys_x,
-    PAD_X: tl.constexpr, PAD_Y: tl.constexpr, UP_X: tl.constexpr, UP_Y: tl.constexpr, DOWN_X: tl.constexpr, DOWN_Y: tl.constexpr,
-    TAPS_X: tl.constexpr, TAPS_Y: tl.constexpr, GAIN: tl.constexpr, BY_PIXEL: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+    PAD_X: tl.constexpr, PAD_Y: tl.constexpr, SHIFT_X: tl.constexpr, SHIFT_Y: tl.constexpr, UP_X: tl.constexpr, UP_Y: tl.constexpr,
+    DOWN_X: tl.constexpr, DOWN_Y: tl.constexpr, TAPS_X: tl.constexpr, TAPS_Y: tl.constexpr, GAIN: tl.constexpr, BY_PIXEL: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One block of samples of the result, counted as they lie in memory. No inserted zero is read."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -150,10 +150,10 @@ def _upfirdn2d_kernel(
         c, image = (i // (out_x * out_y)) % channels, i // (out_x * out_y) // channels
     # The first tap that meets a sample, and that sample: remainders of numbers below zero are not to be relied on, so a multiple is added.
     begin_x, begin_y = column * DOWN_X - PAD_X, row * DOWN_Y - PAD_Y
-    first_x = ((column * DOWN_X + abs(PAD_X)) * UP_X - begin_x) % UP_X
-    first_y = ((row * DOWN_Y + abs(PAD_Y)) * UP_Y - begin_y) % UP_Y
-    sample_x = (begin_x + first_x + abs(PAD_X) * UP_X) // UP_X - abs(PAD_X)
-    sample_y = (begin_y + first_y + abs(PAD_Y) * UP_Y) // UP_Y - abs(PAD_Y)
+    first_x = ((column * DOWN_X + SHIFT_X) * UP_X - begin_x) % UP_X
+    first_y = ((row * DOWN_Y + SHIFT_Y) * UP_Y - begin_y) % UP_Y
+    sample_x = (begin_x + first_x + SHIFT_X * UP_X) // UP_X - SHIFT_X
+    sample_y = (begin_y + first_y + SHIFT_Y * UP_Y) // UP_Y - SHIFT_Y
     total = tl.zeros([BLOCK], WIDE)
     for j in range((TAPS_Y + UP_Y - 1) // UP_Y):
         for k in range((TAPS_X + UP_X - 1) // UP_X):
@@ -208,6 +208,7 @@ def upfirdn2d(x: torch.Tensor, f: torch.Tensor, up: Sequence[int], down: Sequenc
         return y.zero_()
     numbers = [y.numel(), x.shape[1], x.shape[3], x.shape[2], width, height, *x.stride(), *y.stride()]
     constants = {"PAD_X": pads[0], "PAD_Y": pads[2], "UP_X": up[0], "UP_Y": up[1], "DOWN_X": down[0], "DOWN_Y": down[1]}
+    constants |= {"SHIFT_X": abs(pads[0]), "SHIFT_Y": abs(pads[2])}
     constants |= {"TAPS_X": f.shape[1], "TAPS_Y": f.shape[0], "GAIN": float(gain), "BY_PIXEL": layout is torch.channels_last}
     _upfirdn2d_kernel[(triton.cdiv(y.numel(), _BLOCK),)](x, f, y, *numbers, **constants, WIDE=_wide(x), BLOCK=_BLOCK)
     return y

@@ -55,7 +55,11 @@ def agree(found, expected, tolerance=FLOAT64):
 @pytest.mark.parametrize("act", definitions.ACTIVATIONS)
 def test_bias_act_and_its_two_derivatives(emulated, act, clamp):
     kernels, emulate = emulated
-    for shape, dim, layout in [((2, 3, 5, 7), 1, torch.channels_last), ((2, 3, 4, 5), 2, torch.contiguous_format), ((5, 3), 1, torch.contiguous_format)]:
+    for shape, dim, layout in [
+        ((2, 3, 5, 7), 1, torch.channels_last),
+        ((2, 3, 4, 5), 2, torch.contiguous_format),
+        ((5, 3), 1, torch.contiguous_format),
+    ]:
         x, g, h = (torch.randn(shape, generator=random_of(i), dtype=torch.float64).contiguous(memory_format=layout) for i in range(3))
         b = torch.randn(shape[dim], generator=random_of(3), dtype=torch.float64)
         how = dict(dim=dim, act=act, alpha=0.3, gain=1.7, clamp=clamp)
@@ -141,7 +145,10 @@ def problem(name, dtype=torch.float64, channels=3):
     layer = LAYERS[name]
     plan = plan_of(**layer, up_gain=layer["up"] ** 2 * math.sqrt(2), down_gain=0.8, slope=0.2, clamp=1.5)
     fu, fd = (torch.randn(layer[key], generator=random_of(i)) / math.prod(layer[key]) ** 0.5 for i, key in enumerate(("fu", "fd")))
-    x, b = torch.randn(2, channels, *plan.start[::-1], generator=random_of(2), dtype=torch.float64), torch.randn(channels, generator=random_of(3)).double()
+    x, b = (
+        torch.randn(2, channels, *plan.start[::-1], generator=random_of(2), dtype=torch.float64),
+        torch.randn(channels, generator=random_of(3)).double(),
+    )
     return x.to(dtype), b.to(dtype), fu, fd, plan
 
 
@@ -162,7 +169,9 @@ def test_filtered_lrelu_with_every_use_of_signs(emulated, name, mode):
     agree(kernels.filtered(x, b, fu, fd, plan, WRITE_SIGNS, signs), expected)
     agree(kernels.filtered(x, b, fu, fd, plan, NO_SIGNS), expected)
     rows, columns = (needed(plan, fd, axis) for axis in (1, 0))
-    codes, expected_codes = (torch.stack([s >> 2 * i & 3 for i in range(4)], -1).flatten(-2)[..., rows, :][..., columns] for s in (signs, expected_signs))
+    codes, expected_codes = (
+        torch.stack([s >> 2 * i & 3 for i in range(4)], -1).flatten(-2)[..., rows, :][..., columns] for s in (signs, expected_signs)
+    )
     assert torch.equal(codes, expected_codes) and {0, 1, 2} == set(codes.unique().tolist())
     found = kernels.filtered(x, None, fu, fd, plan, READ_SIGNS, signs)
     agree(found, definitions.filtered(x, None, fu, fd, plan, READ_SIGNS, signs))

@@ -60,8 +60,12 @@ F4, F6 = torch.tensor([1.0, 3, 3, 1]) / 8, torch.randn(6, generator=torch.Genera
 CALLS = {
     "bias_act": lambda x, b, impl: bias_act(x, b, act="lrelu", clamp=1.5, impl=impl),
     "bias_act, curved": lambda x, b, impl: bias_act(x, b, act="swish", clamp=1.5, impl=impl),
-    "upfirdn2d": lambda x, b, impl: upfirdn2d(x * b[:, None, None], torch.outer(F4, F6).to(x.device), up=[2, 3], down=[1, 2], padding=[3, 2, -1, 4], impl=impl),
-    "filtered_lrelu": lambda x, b, impl: filtered_lrelu(x, F6.to(x.device), torch.outer(F6, F4).to(x.device), b, 2, 2, padding=[4, 3, 5, 6], clamp=2, impl=impl),
+    "upfirdn2d": lambda x, b, impl: upfirdn2d(
+        x * b[:, None, None], torch.outer(F4, F6).to(x.device), up=[2, 3], down=[1, 2], padding=[3, 2, -1, 4], impl=impl
+    ),
+    "filtered_lrelu": lambda x, b, impl: filtered_lrelu(
+        x, F6.to(x.device), torch.outer(F6, F4).to(x.device), b, 2, 2, padding=[4, 3, 5, 6], clamp=2, impl=impl
+    ),
     "filtered_lrelu, straight": lambda x, b, impl: filtered_lrelu(x, F6.to(x.device), F4.to(x.device), b, 2, 1, padding=4, slope=1, impl=impl),
 }
 
@@ -201,7 +205,9 @@ class TestOnAGpu:
         results = []
         for device, impl in (("cpu", "ref"), ("cuda", "cuda")):
             taps = [f.to(device) for f in (fu, fd)]
-            results.append(two_derivatives(lambda x, b: filtered_lrelu(x, *taps, b, up, 2, padding, clamp=20, impl=impl), [x.to(device), b.to(device)]))
+            results.append(
+                two_derivatives(lambda x, b: filtered_lrelu(x, *taps, b, up, 2, padding, clamp=20, impl=impl), [x.to(device), b.to(device)])
+            )
         agree([tensor.cpu() for tensor in results[1]], results[0])
 
     def test_a_graph_of_cuda_replays_them(self):

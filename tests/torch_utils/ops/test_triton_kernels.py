@@ -2,6 +2,7 @@
 """Triton's kernels, interpreted on a processor, against the definitions in float64."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,8 +94,38 @@ def test_filtered_lrelu_is_made_of_them(kernels):
     agree(kernels.filtered(x, None, fu, fd, plan, READ_SIGNS, signs), definitions.filtered(x, None, fu, fd, plan, READ_SIGNS, signs))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize("dtype", ["fp16", "fp64"])
+def test_they_compile_for_gpus_that_are_not_there(arch, dtype, tmp_path, monkeypatch):
+    """Down to machine code, by the assembler that comes with Triton; half a minute."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    from torch_utils.ops import triton_kernels
+
+    pointer, wide = f"*{dtype}", triton_kernels.tl.float64 if dtype == "fp64" else triton_kernels.tl.float32
+
+    def code_of(kernel, pointers, integers, constants):
+        constants |= {"WIDE": wide, "BLOCK": 1024}
+        signature = {**pointers, **dict.fromkeys(integers.split(), "i64"), **dict.fromkeys(constants, "constexpr")}
+        return triton.compile(ASTSource(kernel, signature=signature, constexprs=constants), target=GPUTarget("cuda", arch, 32)).asm["cubin"]
+
+    for act, mode in (("lrelu", 0), ("lrelu", 1), ("selu", 0), ("selu", 2), ("swish", 1)):
+        constants = {"ALPHA": 0.2, "GAIN": 1.4, "CLAMP": 256.0, "ACT": act, "MODE": mode, "FROM_Y": act == "lrelu", "BIASED": True}
+        assert code_of(triton_kernels._bias_act_kernel, dict.fromkeys("xbrhy", pointer), "n stride channels", constants)
+    constants = {"PAD_X": -2, "PAD_Y": 1, "SHIFT_X": 2, "SHIFT_Y": 1, "UP_X": 2, "UP_Y": 2, "DOWN_X": 1, "DOWN_Y": 1}
+    constants |= {"TAPS_X": 4, "TAPS_Y": 4, "GAIN": 4.0, "BY_PIXEL": True}
+    numbers = "n channels in_x in_y out_x out_y xs_n xs_c xs_y xs_x ys_n ys_c ys_y ys_x"
+    pointers = {"x": pointer, "f": "*fp64" if dtype == "fp64" else "*fp32", "y": pointer}
+    assert code_of(triton_kernels._upfirdn2d_kernel, pointers, numbers, constants)
+
+
 def test_it_can_be_asked_for_where_there_is_no_triton(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "triton", None)
+    monkeypatch.setitem(sys.modules, "triton", None)
     spec = importlib.util.spec_from_file_location("triton_kernels_without", Path(definitions.__file__).with_name("triton_kernels.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
