@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls of the compiled kernels for GPUs (`cuda/`): checks their arguments, which they trust, and hands over pointers. The functions of `definitions`."""
+"""Calls of the compiled kernels for GPUs (`cuda/`): checks their arguments, which they trust, and hands over pointers.
+
+The functions of `definitions`.
+"""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def _bias_act_second(kernels: Any, dy: torch.Tensor, ddx: torch.Tensor, r: torch
 
 
 def bias_act(x: torch.Tensor, b: torch.Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None) -> torch.Tensor:
-    """`clamp(gain * act(x + b), -clamp, clamp)`; gain above 0, alpha at least 0, b [x.shape[dim]] of x's type. Derivatives: two, of straight lines any."""
+    """`clamp(gain * act(x + b), -clamp, clamp)`; gain above 0, alpha at least 0, b [x.shape[dim]] of x's type. Two derivatives."""
     return _ops.bias_act(x, b, dim, act, alpha, gain, None if clamp is None else float(clamp))
 
 

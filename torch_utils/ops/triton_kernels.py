@@ -137,7 +137,8 @@ def _bias_act_kernel(
 def _upfirdn2d_kernel(
     x, f, y, n, channels, in_x, in_y, out_x, out_y, xs_n, xs_c, xs_y, xs_x, ys_n, ys_c, ys_y, ys_x,
     PAD_X: tl.constexpr, PAD_Y: tl.constexpr, SHIFT_X: tl.constexpr, SHIFT_Y: tl.constexpr, UP_X: tl.constexpr, UP_Y: tl.constexpr,
-    DOWN_X: tl.constexpr, DOWN_Y: tl.constexpr, TAPS_X: tl.constexpr, TAPS_Y: tl.constexpr, GAIN: tl.constexpr, BY_PIXEL: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+    DOWN_X: tl.constexpr, DOWN_Y: tl.constexpr, TAPS_X: tl.constexpr, TAPS_Y: tl.constexpr, GAIN: tl.constexpr, BY_PIXEL: tl.constexpr,
+    WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One block of samples of the result, counted as they lie in memory. No inserted zero is read."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

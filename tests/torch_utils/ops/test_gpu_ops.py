@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bias_act, upfirdn2d and filtered_lrelu as operators of torch: schemas, shapes without data, derivatives, compilation, and what computes them where."""
+"""bias_act, upfirdn2d and filtered_lrelu as operators of torch: schemas, shapes without data, derivatives, compilation, what computes them."""
 
 import sys
 import types
@@ -165,7 +165,8 @@ def test_without_nvcc_one_line_says_what_is_used_instead(monkeypatch):
     monkeypatch.setattr(custom_ops, "get_plugin", refuse)
     triton = types.SimpleNamespace()
     monkeypatch.setitem(sys.modules, "torch_utils.ops.triton_kernels", triton)
-    for triton.AVAILABLE, answer, text in ((True, triton, "Triton's kernels are used"), (False, definitions, "torch's operations are used.*slow")):
+    for there, answer, text in ((True, triton, "Triton's kernels are used"), (False, definitions, "torch's operations are used.*slow")):
+        triton.AVAILABLE = there
         with pytest.warns(RuntimeWarning, match=f"nvcc is not on the PATH.*{text}.*{cpu_kernels.SWITCH}=off") as caught:
             assert gpu_kernels._on_a_gpu.__wrapped__() is answer
         assert len(caught) == 1 and "\n" not in str(caught[0].message)
@@ -202,13 +203,12 @@ class TestOnAGpu:
         random = torch.Generator().manual_seed(0)
         fu, fd = torch.randn(6 * up, generator=random), torch.randn([12] * (2 if radial else 1), generator=random) / 12
         x, b = tensors([2, 5, 70, 67], [5])
-        results = []
-        for device, impl in (("cpu", "ref"), ("cuda", "cuda")):
-            taps = [f.to(device) for f in (fu, fd)]
-            results.append(
-                two_derivatives(lambda x, b: filtered_lrelu(x, *taps, b, up, 2, padding, clamp=20, impl=impl), [x.to(device), b.to(device)])
-            )
-        agree([tensor.cpu() for tensor in results[1]], results[0])
+
+        def function(x, b):
+            impl = "cuda" if x.is_cuda else "ref"
+            return filtered_lrelu(x, fu.to(x.device), fd.to(x.device), b, up, 2, padding, clamp=20, impl=impl)
+
+        agree([tensor.cpu() for tensor in two_derivatives(function, [x.cuda(), b.cuda()])], two_derivatives(function, [x, b]))
 
     def test_a_graph_of_cuda_replays_them(self):
         x, b = (tensor.detach().float().cuda() for tensor in tensors([2, 8, 32, 32], [8]))
