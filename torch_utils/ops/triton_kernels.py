@@ -155,7 +155,7 @@ def _upfirdn2d_kernel(
     first_y = ((row * DOWN_Y + SHIFT_Y) * UP_Y - begin_y) % UP_Y
     sample_x = (begin_x + first_x + SHIFT_X * UP_X) // UP_X - SHIFT_X
     sample_y = (begin_y + first_y + SHIFT_Y * UP_Y) // UP_Y - SHIFT_Y
-    total = tl.zeros([BLOCK], WIDE)
+    total = (i * 0).to(WIDE)  # not tl.zeros, which cannot be interpreted once triton is imported
     for j in range((TAPS_Y + UP_Y - 1) // UP_Y):
         for k in range((TAPS_X + UP_X - 1) // UP_X):
             tap_x, tap_y, at_x, at_y = first_x + k * UP_X, first_y + j * UP_Y, sample_x + k, sample_y + j
