@@ -21,7 +21,9 @@ def test_a_step_is_measured_on_a_cpu_too():
     arguments = ["--network=stylegan2", "--resolution=16", "--device=cpu", "--batch=2", "--rounds=2", "--cached"]
     result = CliRunner().invoke(gpu_step.main, arguments, catch_exceptions=False)
     assert result.exit_code == 0 and "batch 2, cached target, n = 2; " in result.output and "no GPU" in result.output
-    lines = re.findall(r"^  (.+): ([\d.]+) times the time \(.*\); ([\d.]+) images/s, peak memory not measured, [\d.]+ % of", result.output, re.MULTILINE)
+    lines = re.findall(
+        r"^  (.+): ([\d.]+) times the time \(.*\); ([\d.]+) images/s, peak memory not measured, [\d.]+ % of", result.output, re.MULTILINE
+    )
     assert [name for name, _, _ in lines] == ["kernels", "torch's operations"]
     assert lines[0][1] == "1.00" and all(float(rate) > 0 for _, _, rate in lines)
 

@@ -104,6 +104,6 @@ def _compiled(x: torch.Tensor, b: torch.Tensor | None, fu: Taps, fd: Taps, plan:
     taps = [torch.ones([1], device=x.device) if f is None else f for f in (fu, fd)]
     taps = taps if flip_filter else [f.flip(list(range(f.ndim))) for f in taps]  # => those of a correlation
     if gpu_ops.usable(x):
-        return gpu_ops.filtered_lrelu(x, b, *taps, plan)
+        return gpu_ops.filtered_lrelu(x, b, taps[0], taps[1], plan)
     taps = [f.to(x.dtype) for f in taps]
     return cpu_kernels.FilteredLrelu.apply(x, b, *taps, plan)

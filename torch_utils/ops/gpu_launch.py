@@ -25,7 +25,8 @@ _POINTER, _NUMBER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 def _fields(text: str) -> list[tuple[str, Any]]:
     """Fields of a ctypes.Structure from "pointers; integers, with [length] for arrays; reals", in C's order."""
     fields: list[tuple[str, Any]] = []
-    for part, kind in zip(text.split(";"), (_POINTER, _NUMBER, _REAL), strict=True):
+    kinds: tuple[Any, ...] = (_POINTER, _NUMBER, _REAL)
+    for part, kind in zip(text.split(";"), kinds, strict=True):
         for field in part.split():
             name, _, length = field.rstrip("]").partition("[")
             fields.append((name, kind * int(length) if length else kind))
@@ -83,7 +84,8 @@ class Kernels:
 
     def _launch(self, name: str, structure: Any, device: torch.device) -> None:
         """Runs a kernel on the device's current stream."""
-        stream, there = None, contextlib.nullcontext()
+        stream: int | None = None
+        there: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if device.type == "cuda":
             stream = torch.cuda.current_stream(device).cuda_stream
             if device.index != torch.cuda.current_device():
@@ -115,7 +117,8 @@ class Kernels:
         for other in (x, r, h):
             assert other is None or (other.dtype == x.dtype and other.device == x.device and other.shape == x.shape)
         assert b is None or (b.dtype == x.dtype and b.device == x.device and b.shape == x.shape[dim : dim + 1])
-        x, r, h = (other if other is None else other.contiguous(memory_format=layout) for other in (x, r, h))
+        x = x.contiguous(memory_format=layout)
+        r, h = (other if other is None else other.contiguous(memory_format=layout) for other in (r, h))
         b = None if b is None else b.contiguous()
         y = torch.empty_like(x, memory_format=layout)
         if x.numel() == 0:
@@ -166,7 +169,7 @@ class Kernels:
         if x.numel() == 0:
             return y.zero_()
         taps = {"up_taps": (fu.shape[-1], fu.shape[0]), "down_taps": (fd.shape[-1], fd.shape[0])}
-        numbers = {"type": TYPES[x.dtype], "mode": mode, "n": x.shape[0], "channels": x.shape[1], "up_separable": fu.ndim == 1}
+        numbers: dict[str, Any] = {"type": TYPES[x.dtype], "mode": mode, "n": x.shape[0], "channels": x.shape[1], "up_separable": fu.ndim == 1}
         numbers |= {"down_separable": fd.ndim == 1, "x_stride": x.stride(), "y_stride": y.stride(), "in": plan.start, "out": plan.size}
         options = plan._asdict()
         shared = {name: options[name] for name in ("middle", "up", "down", "up_offset", "down_offset", "up_gain", "down_gain", "slope", "clamp")}

@@ -163,7 +163,7 @@ def upfirdn2d(x: torch.Tensor, f: torch.Tensor, up: Sequence[int], down: Sequenc
 
 def _planned(numbers: Sequence[int], scales: Sequence[float]) -> Plan:
     pairs = [(numbers[i], numbers[i + 1]) for i in range(0, len(numbers), 2)]
-    return Plan(*pairs, *scales)
+    return Plan(*pairs, *scales)  # type: ignore[arg-type]
 
 
 def _written(plan: Plan) -> tuple[list[int], list[float]]:
@@ -217,7 +217,7 @@ def _filtered(kernels: Any, x: torch.Tensor, b: torch.Tensor | None, fu: torch.T
 
 @_operator(
     "filtered_lrelu_gradient(Tensor dy, Tensor fu, Tensor fd, Tensor? signs, SymInt[] numbers, float[] scales) -> Tensor",
-    lambda dy, fu, fd, _signs, *how: _filtered_shapes(dy, None, fu, fd, *how, False)[0],
+    lambda dy, fu, fd, _signs, numbers, scales: _filtered_shapes(dy, None, fu, fd, numbers, scales, False)[0],
     lambda ctx, ddx: (_adjoint(ctx, ddx), *[None] * 5),
     _keep_slopes,
 )
