@@ -10,12 +10,13 @@ process waited for a processor; with more than one thread only `--clock=wall` sa
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +72,25 @@ def layers_of_stylegan2(batch: int) -> list[Layer]:
     return layers
 
 
-def host_module(checkout: Path, name: str) -> Any:
-    """`torch_utils.ops.NAME` of an NVIDIA checkout, beside ours, which is put back."""
+@contextlib.contextmanager
+def operations_of(checkout: Path) -> Iterator[None]:
+    """Whoever imports `torch_utils` meanwhile gets that of an NVIDIA checkout; afterwards ours is put back."""
     ours = {key: sys.modules.pop(key) for key in list(sys.modules) if key.split(".")[0] in ("torch_utils", "dnnlib")}
     install_shims()
     sys.path.insert(0, str(checkout))
     try:
-        return __import__(f"torch_utils.ops.{name}", fromlist=[name])
+        yield
     finally:
         sys.path.remove(str(checkout))
         for key in [key for key in sys.modules if key.split(".")[0] in ("torch_utils", "dnnlib")]:
             del sys.modules[key]
         sys.modules.update(ours)
+
+
+def host_module(checkout: Path, name: str) -> Any:
+    """`torch_utils.ops.NAME` of an NVIDIA checkout, beside ours."""
+    with operations_of(checkout):
+        return __import__(f"torch_utils.ops.{name}", fromlist=[name])
 
 
 def work_of(module: Any, impl: str, compiled: bool, backward: bool) -> Callable[[Call, torch.Tensor], torch.Tensor]:

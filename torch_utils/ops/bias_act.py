@@ -11,25 +11,27 @@ from typing import Any
 import torch
 
 import dnnlib
+from torch_utils.ops import definitions, gpu_ops
 
 
-def _activation(func: Callable, *, cuda_idx: int, alpha: float = 0, gain: float = 1, ref: str = "y", second: bool = False) -> dnnlib.EasyDict:
+def _activation(name: str, *, alpha: float = 0, gain: float = 1, ref: str = "y", second: bool = False) -> dnnlib.EasyDict:
     """One entry of `activation_funcs`, under NVIDIA's field names."""
+    func, cuda_idx = definitions.ACTIVATIONS[name], list(definitions.ACTIVATIONS).index(name) + 1
     return dnnlib.EasyDict(func=func, def_alpha=alpha, def_gain=gain, cuda_idx=cuda_idx, ref=ref, has_2nd_grad=second)
 
 
 _SQRT2 = math.sqrt(2)
 
 activation_funcs = {
-    "linear": _activation(lambda x, **_: x, cuda_idx=1, ref=""),
-    "relu": _activation(lambda x, **_: torch.relu(x), cuda_idx=2, gain=_SQRT2),
-    "lrelu": _activation(lambda x, alpha, **_: torch.nn.functional.leaky_relu(x, alpha), cuda_idx=3, alpha=0.2, gain=_SQRT2),
-    "tanh": _activation(lambda x, **_: torch.tanh(x), cuda_idx=4, second=True),
-    "sigmoid": _activation(lambda x, **_: torch.sigmoid(x), cuda_idx=5, second=True),
-    "elu": _activation(lambda x, **_: torch.nn.functional.elu(x), cuda_idx=6, second=True),
-    "selu": _activation(lambda x, **_: torch.nn.functional.selu(x), cuda_idx=7, second=True),
-    "softplus": _activation(lambda x, **_: torch.nn.functional.softplus(x), cuda_idx=8, second=True),
-    "swish": _activation(lambda x, **_: torch.sigmoid(x) * x, cuda_idx=9, gain=_SQRT2, ref="x", second=True),
+    "linear": _activation("linear", ref=""),
+    "relu": _activation("relu", gain=_SQRT2),
+    "lrelu": _activation("lrelu", alpha=0.2, gain=_SQRT2),
+    "tanh": _activation("tanh", second=True),
+    "sigmoid": _activation("sigmoid", second=True),
+    "elu": _activation("elu", second=True),
+    "selu": _activation("selu", second=True),
+    "softplus": _activation("softplus", second=True),
+    "swish": _activation("swish", gain=_SQRT2, ref="x", second=True),
 }
 
 
@@ -69,6 +71,9 @@ def bias_act(
     gain = float(spec.def_gain if gain is None else gain)
     if b is not None:
         assert isinstance(b, torch.Tensor) and b.ndim == 1 and 0 <= dim < x.ndim and b.shape[0] == x.shape[dim]
+    if impl == "cuda" and gpu_ops.usable(x) and _pays(x, b, act, alpha, gain, clamp):
+        return gpu_ops.bias_act(x, b, dim, act, alpha, gain, clamp)
+    if b is not None:
         b = b.reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
     if impl == "cuda" and x.device.type == "cpu" and gain > 0 and x.is_floating_point() and not torch.jit.is_tracing():
         if act == "lrelu" and alpha >= 0:
@@ -76,6 +81,12 @@ def bias_act(
         if act == "linear" and clamp is not None:
             return _LeakyRelu.apply(x, b, 1.0, gain, clamp)
     return _definition(x, b, functools.partial(spec.func, alpha=alpha), gain, clamp)
+
+
+def _pays(x: torch.Tensor, b: torch.Tensor | None, act: str, alpha: float, gain: float, clamp: float | None) -> bool:
+    """Whether a GPU's kernel computes just this, and there are steps to join."""
+    steps = (b is not None) + (act != "linear") + (gain != 1) + (clamp is not None)
+    return steps > 1 and gain > 0 and alpha >= 0 and x.ndim > 0 and (b is None or b.dtype == x.dtype)
 
 
 def _definition(x: torch.Tensor, b: torch.Tensor | None, func: Callable, gain: float, clamp: float | None) -> torch.Tensor:

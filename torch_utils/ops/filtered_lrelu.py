@@ -10,8 +10,8 @@ import math
 
 import torch
 
-from torch_utils.ops import bias_act, cpu_kernels, upfirdn2d
-from torch_utils.ops.upfirdn2d import Pair, Taps, _get_filter_size, _pad_or_crop, _parse_padding
+from torch_utils.ops import bias_act, cpu_kernels, definitions, gpu_ops, upfirdn2d
+from torch_utils.ops.upfirdn2d import Pair, Taps, _get_filter_size, _parse_padding
 
 
 def filtered_lrelu(
@@ -65,7 +65,7 @@ def filtered_lrelu(
         x = bias_act.bias_act(x, act="lrelu", alpha=slope, gain=gain, clamp=clamp, impl="ref")
         return upfirdn2d.upfirdn2d(x, fd, down=down, flip_filter=flip_filter, impl="ref")
     if up == 1 and fu is None:  # nothing to filter: spare the pass
-        x = _pad_or_crop(x, pads)
+        x = definitions.pad_or_crop(x, pads)
     else:  # a gain above 0 commutes with the leaky ReLU: the filter takes it along
         x = upfirdn2d.upfirdn2d(x, fu, up=up, padding=pads, gain=up**2 * gain, flip_filter=flip_filter)
         gain = 1.0
@@ -87,7 +87,7 @@ def _pays(x: torch.Tensor, fu: Taps, fd: Taps, up: int, pads: tuple[int, int, in
     """Whether there is something to filter, enough of it, and compiled code to do it."""
     (uw, uh), (x0, x1, y0, y1) = _get_filter_size(fu), pads
     samples = x.shape[0] * x.shape[1] * (x.shape[3] * up + x0 + x1 - uw + 1) * (x.shape[2] * up + y0 + y1 - uh + 1)
-    return (fu is not None or fd is not None) and cpu_kernels.usable(x, samples)
+    return (fu is not None or fd is not None) and (gpu_ops.usable(x) or cpu_kernels.usable(x, samples))
 
 
 def _plan(x: torch.Tensor, fu: Taps, fd: Taps, up: int, down: int, pads: tuple[int, int, int, int]) -> cpu_kernels.Plan:
@@ -101,6 +101,9 @@ def _plan(x: torch.Tensor, fu: Taps, fd: Taps, up: int, down: int, pads: tuple[i
 
 def _compiled(x: torch.Tensor, b: torch.Tensor | None, fu: Taps, fd: Taps, plan: cpu_kernels.Plan, flip_filter: bool) -> torch.Tensor:
     """The same as the steps of `filtered_lrelu`, image and result touched once."""
-    taps = [torch.ones([1], dtype=x.dtype) if f is None else f.to(x.dtype) for f in (fu, fd)]
+    taps = [torch.ones([1], device=x.device) if f is None else f for f in (fu, fd)]
     taps = taps if flip_filter else [f.flip(list(range(f.ndim))) for f in taps]  # => those of a correlation
+    if gpu_ops.usable(x):
+        return gpu_ops.filtered_lrelu(x, b, taps[0], taps[1], plan)
+    taps = [f.to(x.dtype) for f in taps]
     return cpu_kernels.FilteredLrelu.apply(x, b, *taps, plan)

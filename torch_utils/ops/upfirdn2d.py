@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from torch_utils.ops import cpu_kernels
+from torch_utils.ops import cpu_kernels, definitions, gpu_ops
 
 Taps = torch.Tensor | None
 Pair = int | Sequence[int]
@@ -105,6 +105,8 @@ def upfirdn2d(
         f = torch.ones([1, 1], dtype=torch.float32, device=x.device)
     assert isinstance(f, torch.Tensor) and f.ndim in (1, 2) and f.dtype == torch.float32 and not f.requires_grad
     plan = _plan(x, f, up, down, padding, flip_filter)
+    if impl == "cuda" and gpu_ops.usable(x):
+        return gpu_ops.upfirdn2d(x, f if plan.flip_filter else f.flip(list(range(f.ndim))), plan.up, plan.down, plan.pads, gain)
     if impl == "ref" or x.device.type != "cpu" or torch.jit.is_tracing():  # a trace must consist of torch's own operations
         return _definition(x, f, plan, gain)
     f = f.to(x.dtype)
@@ -175,26 +177,8 @@ def _compiled(x: torch.Tensor, f: torch.Tensor, plan: _Plan, gain: float) -> tor
 
 def _definition(x: torch.Tensor, f: torch.Tensor, plan: _Plan, gain: float) -> torch.Tensor:
     """The steps of `upfirdn2d` one after the other."""
-    n, c, h, w = x.shape
-    (upx, upy), (downx, downy) = plan.up, plan.down
-    if upx > 1 or upy > 1:
-        x = F.pad(x.reshape(n, c, h, 1, w, 1), [0, upx - 1, 0, 0, 0, upy - 1])
-        x = x.reshape(n, c, h * upy, w * upx)  # [n, c, h * upy, w * upx]
-    x = _pad_or_crop(x, plan.pads)
-    f = f.to(x.dtype)
     f = f if plan.flip_filter else f.flip(list(range(f.ndim)))
-    for kernel in [f[None, :] * gain, f[:, None]] if f.ndim == 1 else [f * gain]:
-        x = F.conv2d(x, kernel.expand(c, 1, *kernel.shape), groups=c)
-    return x[:, :, ::downy, ::downx]
-
-
-def _pad_or_crop(x: torch.Tensor, pads: Sequence[int]) -> torch.Tensor:
-    """Images with zeros around them, or less of them where a pad is negative; (x0, x1, y0, y1)."""
-    if any(pad > 0 for pad in pads):  # first: what one side crops may be the padding of the other
-        x = F.pad(x, [max(pad, 0) for pad in pads])
-    if any(pad < 0 for pad in pads):
-        x = F.pad(x, [min(pad, 0) for pad in pads])
-    return x
+    return definitions.upfirdn2d(x, f, plan.up, plan.down, plan.pads, gain)
 
 
 class _Depthwise(torch.autograd.Function):
@@ -239,7 +223,7 @@ def _down_filter(x: torch.Tensor, kernel: torch.Tensor, plan: _Plan) -> torch.Te
     x0, x1, y0, y1 = plan.pads
     px, py = max(min(x0, x1), 0), max(min(y0, y1), 0)  # what the convolution can pad by itself
     rest = [x0 - px, x1 - px, y0 - py, y1 - py]
-    x = _pad_or_crop(x, rest)
+    x = definitions.pad_or_crop(x, rest)
     return F.conv2d(x, kernel, stride=plan.down[::-1], padding=(py, px), groups=x.shape[1])
 
 
@@ -251,7 +235,7 @@ def _up_filter(x: torch.Tensor, kernel: torch.Tensor, plan: _Plan) -> torch.Tens
     px, py = max(min(cut[:2]), 0), max(min(cut[2:]), 0)  # what it can cut by itself
     x = F.conv_transpose2d(x, kernel, stride=(upy, upx), padding=(py, px), groups=x.shape[1])
     rest = [px - cut[0], px - cut[1], py - cut[2], py - cut[3]]
-    x = _pad_or_crop(x, rest)
+    x = definitions.pad_or_crop(x, rest)
     return x[:, :, ::downy, ::downx]
 
 
