@@ -10,6 +10,7 @@ logit of a fixed random linear probe, goes back, and lets Adam change the traina
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import platform
@@ -56,15 +57,13 @@ class Setting:
 
 def module_of(name: str, host: Path | None) -> Any:
     """Our networks' source on our operations, or once more on those of an NVIDIA checkout."""
-    path = Path(networks.__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"{name}_on_{'host' if host else 'ours'}", path)
+    if host is None:
+        return importlib.import_module(f"{networks.__name__}.{name}")
+    spec = importlib.util.spec_from_file_location(f"{name}_on_host", Path(networks.__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    if host is None:
+    with operations_of(host):
         spec.loader.exec_module(module)
-    else:
-        with operations_of(host):
-            spec.loader.exec_module(module)
     return module
 
 
