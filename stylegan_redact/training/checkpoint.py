@@ -137,7 +137,8 @@ class _Run:
             return None
         self.done += 1
         if self.done % max(self.training.steps // REMEMBERED, 1) == 0 and self.done < self.training.steps:
-            self.good = self._remembered()
+            now = self._remembered()
+            self.good = now if is_finite(now) else self.good  # The loss was finite before the step; what it did may not be.
         return figures
 
     def halved(self) -> dict[str, float]:
@@ -195,6 +196,14 @@ class _Run:
         self.rate, self.done = 0.5, self.good["done"]
         self._restore(self.good)
         keeping.tell(f"At step {step} of {stage} the loss ran away ({told}): it goes on from step {self.done} with half the rate")
+
+
+def is_finite(value: Any) -> bool:
+    """Whether all tensors of a state are."""
+    if isinstance(value, torch.Tensor):
+        return bool(torch.isfinite(value).all())
+    each = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return all(is_finite(one) for one in each)
 
 
 def copied(value: Any) -> Any:

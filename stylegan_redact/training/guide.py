@@ -69,6 +69,7 @@ class Guide:
         """
         n, state = len(img), generator.get_state()
         now = self.detector.logits(torch.cat([img, random_view(img, generator, mirror=self.mirror)]))  # [2 n, attributes]
+        behind = generator.get_state()
         rest = [index for index in range(now.shape[1]) if index not in self.columns]
         with torch.no_grad():
             generator.set_state(state)
@@ -76,6 +77,7 @@ class Guide:
                 torch.cat([before, random_view(before, generator, mirror=self.mirror)]) if rest or len(self.columns) > 1 else before
             )  # Else nothing is to be held.
             then = self.detector.logits(seen)
+            generator.set_state(behind)  # Whether or not the view was drawn again: the next one is another.
         shown = torch.stack([then[:n, column] > BARELY for column in self.columns], dim=1) & ~held[:, None]  # [n, k]
         marked = shown.any(dim=1)
         left, change = now.new_zeros([n]), now.new_zeros([])

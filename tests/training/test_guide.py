@@ -62,6 +62,21 @@ def test_other_logits_are_held_further_where_nothing_is_to_change() -> None:
         assert (float(found.change) > float(alone.change) + 0.1) == moves
 
 
+def test_every_look_is_through_another_view() -> None:
+    """Also for a detector of one logit, which looks at the picture before without a view: nothing is to be held."""
+
+    class One(Regions):
+        attributes = ("glow",)
+
+        def logits(self, img: torch.Tensor) -> torch.Tensor:
+            return super().logits(img)[:, :1]
+
+    img, held, random = torch.ones([4, 3, 16, 16]), torch.zeros(4, dtype=torch.bool), torch.Generator().manual_seed(0)
+    for detector in (One(), Regions()):
+        looks = [Guide(detector, (0,)).compare(img, img, held, random).left for _ in range(2)]
+        assert not torch.equal(*looks)
+
+
 def labelled(counts: list[int], n: int = 1000) -> LabelledLatents:
     """Attribute i is shown by the first counts[i] codes."""
     logits = torch.where(torch.arange(n)[:, None] < torch.tensor(counts), 1.0, -1.0)
@@ -72,7 +87,7 @@ def test_rare_attributes_come_often_and_the_rest_still_does() -> None:
     latents = labelled([500, 10])
     weights = rare_weights(latents, torch.ones(1000, dtype=torch.bool))
     assert weights is not None and torch.isclose(weights.sum(), torch.ones([], dtype=torch.float64))
-    drawn = Pool(latents.w, weights).draw(20_000, torch.Generator().manual_seed(0))
+    drawn = latents.w[Pool(latents.w, weights).pick(20_000, torch.Generator().manual_seed(0))]
     share = float((drawn < 10).float().mean())
     expected = 0.5 * 10 / 1000 + 0.5 * (1 + 10 / 500) / 2
     assert abs(share - expected) < 0.02
