@@ -57,7 +57,7 @@ EVERYTHING = {"*"}
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "labels": {"types"},
-    "several": {"types"},
+    "several": {"types", "plugins"},
     "keeping": {"types"},
     "plugins": {"types"},
     "estimates": {"types"},
