@@ -13,12 +13,12 @@ from stylegan_redact import labels
 from stylegan_redact.losses.redaction import RedactionLoss
 from stylegan_redact.network import c_dim_of, check_finite, copy_network
 from stylegan_redact.plugins import option
-from stylegan_redact.training.adversarial import Allowed, Rules, Streams, fine_tune
+from stylegan_redact.training.adversarial import Rules, Streams, fine_tune
 from stylegan_redact.training.augment import random_view
 from stylegan_redact.training.guide import BARELY
 from stylegan_redact.training.images import check_images, open_images
 from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.training.streams import Stream, Wanted, from_files, generated, mixed, only
+from stylegan_redact.training.streams import Allowed, Stream, Wanted, from_files, generated, mixed, only
 from stylegan_redact.types import Feature, Network, Progress, RedactError
 
 

@@ -23,7 +23,7 @@ from stylegan_redact.training.augment import viewed
 from stylegan_redact.training.checkpoint import Training, Turn, train
 from stylegan_redact.training.guide import verdict
 from stylegan_redact.training.schedule import Schedule, falling
-from stylegan_redact.training.streams import Images, Stream
+from stylegan_redact.training.streams import Allowed, Images, Stream
 from stylegan_redact.types import Network, Progress, RedactError
 
 W_AVG_BETA = 0.998
@@ -51,10 +51,6 @@ class Rules:
     """Share of pictures that D sees through a random view, in [0, 1]."""
     half_life: float = 0.05
     """Of G_ema's average, as a share of the training: a long one would not let the change reach G_ema."""
-
-
-Allowed = Callable[[torch.Tensor, torch.Tensor | None, torch.Generator], torch.Tensor]
-"""(img [n, C, H, W], their labels c [n, c_dim] or None, generator) -> [n] logits of f, how likely each is allowed; differentiable."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +95,12 @@ class Game:
         self.parameters = trained_parameters(G)
         self.critic_parameters = list(D.parameters())
         self.optimizers = [torch.optim.Adam(group, lr=schedule.lr, betas=(0.0, 0.99)) for group in (self.parameters, self.critic_parameters)]
-        self.paths = rules.paths if regularises_paths(G) else 0.0
+        self.paths = rules.paths if hasattr(G.synthesis, "block_resolutions") and not is_foreign(G) else 0.0  # StyleGAN2's alone.
         self.mean_length: torch.Tensor | None = None
         self.centre_keep = float(getattr(G.mapping, "w_avg_beta", None) or W_AVG_BETA)
         """So much of the centre of truncation stays at each step."""
         self.device = next(G.parameters()).device
-        self.done = 0
+        self.done, self.penalties = 0, 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes from step to step, but the generator of randomness."""
@@ -134,15 +130,20 @@ class Game:
         real = self.streams.real(self.batch, self.generator, self.portion)
         negative = None if self.streams.negative is None else self.streams.negative(self.batch, self.generator, self.portion)
         z = torch.randn([self.batch, self.G.z_dim], generator=self.generator).to(self.device)
-        G_loss, G_penalty, drawn = self._step_generator(z, real.c)
-        D_loss, D_penalty = self._step_discriminator(real, negative, drawn)
+        self.penalties = 0.0
+        G_loss, drawn = self._step_generator(z, real.c)
+        D_loss = self._step_discriminator(real, negative, drawn)
         self.done += 1
-        return {"generator": G_loss, "discriminator": D_loss, "penalties": G_penalty + D_penalty}
+        return {"generator": G_loss, "discriminator": D_loss, "penalties": self.penalties}
 
-    def _step_generator(self, z: torch.Tensor, c: torch.Tensor | None) -> tuple[float, float, list[_Drawn]]:
+    def _counted(self, penalty: torch.Tensor) -> torch.Tensor:
+        self.penalties += float(penalty.detach())
+        return penalty
+
+    def _step_generator(self, z: torch.Tensor, c: torch.Tensor | None) -> tuple[float, list[_Drawn]]:
         _learn(self.parameters, self.critic_parameters)
         self.optimizers[0].zero_grad(set_to_none=True)
-        told, added, drawn, w = 0.0, 0.0, [], []
+        told, drawn, w = 0.0, [], []
         regularise = self.paths > 0 and self.done % self.rules.path_interval == 0
         for part, labels in zip(z.split(self.portion), _split(c, self.portion, len(z)), strict=True):
             ws = self.G.mapping(part, labels)
@@ -151,24 +152,20 @@ class Game:
             loss = self.loss.generator(self._verdict(fake, labels), allowed) * (len(part) / len(z))
             told += float(loss.detach())
             if regularise:
-                penalty = self._path_penalty(ws) * (len(part) / len(z))
-                added += float(penalty.detach())
-                loss = loss + penalty
+                loss = loss + self._counted(self._path_penalty(ws) * (len(part) / len(z)))
             loss.backward()
             w.append(ws.detach()[:, 0])
             drawn.append(_Drawn(fake.detach(), labels, None if allowed is None else allowed.detach()))
         self._follow_centre(torch.cat(w))
         if self.streams.penalty is not None:
-            penalty = self.streams.penalty()
-            added += float(penalty.detach())
-            penalty.backward()
+            self._counted(self.streams.penalty()).backward()
         self.optimizers[0].step()
-        return told, added, drawn
+        return told, drawn
 
-    def _step_discriminator(self, real: Images, negative: Images | None, drawn: list[_Drawn]) -> tuple[float, float]:
+    def _step_discriminator(self, real: Images, negative: Images | None, drawn: list[_Drawn]) -> float:
         _learn(self.critic_parameters, self.parameters)
         self.optimizers[1].zero_grad(set_to_none=True)
-        told = added = 0.0
+        told = 0.0
         none = [None] * len(drawn)
         for mine, theirs, bad in zip(drawn, real.split(self.portion), none if negative is None else negative.split(self.portion), strict=True):
             fakes = self._verdict(mine.fake, mine.c)
@@ -177,12 +174,10 @@ class Game:
             loss = loss * (len(theirs.img) / self.batch)
             told += float(loss.detach())
             if self.rules.r1 > 0 and self.done % self.rules.r1_interval == 0:
-                penalty = self._slope_penalty(theirs) * (len(theirs.img) / self.batch)
-                added += float(penalty.detach())
-                loss = loss + penalty
+                loss = loss + self._counted(self._slope_penalty(theirs) * (len(theirs.img) / self.batch))
             loss.backward()
         self.optimizers[1].step()
-        return told, added
+        return told
 
     def _verdict(self, img: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
         return verdict(self.D, viewed(img, self.rules.augment, self.generator), c).flatten()
@@ -284,11 +279,6 @@ def trained_parameters(G: Any) -> list[torch.nn.Parameter]:
     """Of mapping and synthesis network, but what steers the pose and the strengths of noise, which is not drawn here."""
     strengths = {id(parameter) for name, parameter in G.named_parameters() if name.endswith("noise_strength")}
     return [parameter for parameter in [*G.mapping.parameters(), *trainable(G.synthesis)] if id(parameter) not in strengths]
-
-
-def regularises_paths(G: Any) -> bool:
-    """StyleGAN2's generators, whose blocks have resolutions, are trained with path length regularisation."""
-    return not is_foreign(G) and hasattr(G.synthesis, "block_resolutions")
 
 
 def portion_size(D: Any, batch: int, most: int | None) -> int:

@@ -36,6 +36,9 @@ class Stream(Protocol):
         ...
 
 
+Allowed = Callable[[torch.Tensor, torch.Tensor | None, torch.Generator], torch.Tensor]
+"""(img [n, C, H, W], their labels c [n, c_dim] or None, generator) -> [n] logits, how likely each is allowed; differentiable."""
+
 LOOKS = 200
 """Pictures looked at for each one wanted, until a set of files is said to have none."""
 
