@@ -100,8 +100,8 @@ def last_point(curve: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def relearned(row: Row) -> str:
-    """The steps of fine-tuning by which half of the rate before was back: "6 to 10" if it was looked at after 5 and 10; "> 50" for not at all."""
-    half, latest = row["estimates"]["residual_rate/rate_before"]["value"] / 2, -1
+    """The steps of fine-tuning by which half of the original's rate was back: "6 to 10" if it was looked at after 5 and 10; "> 50" for not at all."""
+    half, latest = row["relearn_before"]["value"] / 2, -1
     for cost in sorted(map(int, row["relearn"]["points"])):
         if row["relearn"]["points"][str(cost)]["value"] >= half:
             return str(cost) if latest + 1 >= cost else f"{latest + 1} to {cost}"

@@ -141,12 +141,16 @@ def peak_memory() -> float:
 
 
 def _request(work: Work, kind: str, options: dict[str, Any]) -> job.Request:
-    known = {each.name for each in plugins.options(plugins.load(job.METHODS, kind))}
-    budget = {"kimg": work.kimg} if work.kimg is not None and "kimg" in known else {}
     return job.Request(
-        work.network, work.feature, method=kind, method_options=budget | options, classifier=work.classifier, judge=work.judge, seed=work.seed,
-        num_images=work.num_images, num_latents=work.num_latents, device=work.device,
+        work.network, work.feature, method=kind, method_options=budgets(kind, work.kimg) | options, classifier=work.classifier, judge=work.judge,
+        seed=work.seed, num_images=work.num_images, num_latents=work.num_latents, device=work.device,
     )  # fmt: skip
+
+
+def budgets(kind: str, kimg: float | None) -> dict[str, float]:
+    """What each stage of a method gets of so many thousands of images: shared as the defaults of its options that end in kimg are; None: nothing."""
+    stages = {each.name: each.default for each in plugins.options(plugins.load(job.METHODS, kind)) if each.name.endswith("kimg")}
+    return {} if kimg is None else {name: kimg * (default / sum(stages.values())) for name, default in stages.items()}
 
 
 def _pairs(plan: job.Plan, after: Network, access: str) -> PairedImages:
@@ -173,7 +177,11 @@ def _attacked(plan: job.Plan, after: Network, work: Work) -> dict[str, Any]:
         pool = seed_range(scene.fresh.stop, 100 * work.starts)
         attacked = dataclasses.replace(scene, starts=attacks.feature_free_in_all(scene, [victim, control], pool, work.starts))
         found["w_plus"] = attacks.as_json(Gradient(space="w_plus", steps=W_PLUS_STEPS).attack(victim, attacked, work.seed))
-    found["relearn"] = attacks.as_json(Relearn(examples=EXAMPLES).attack(victim, scene, work.seed))
+    relearn = Relearn(examples=EXAMPLES)
+    found["relearn"] = attacks.as_json(relearn.attack(victim, scene, work.seed))
+    # What the same judges see in the same images of the original: half of it is what has to come back.
+    before = attacks.percent(scene.seen_rate(plan.network.G_ema, scene.fresh[-relearn.images :]))
+    found["relearn_before"] = evaluation.as_json({"rate": before})["rate"]
     return found
 
 

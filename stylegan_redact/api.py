@@ -40,7 +40,7 @@ def redact(
     missing = [need for need in plugin.needs if any(getattr(part, need) is None for part in joint.each)]
     if missing:
         raise RedactError(
-            f"{joint.name} was to be redacted by {type(plugin).__name__.lower()} - its {', '.join(missing)} is missing, which the method needs - "
+            f"{joint.name} was to be redacted by {plugins.name_of(plugin)} - its {', '.join(missing)} is missing, which the method needs - "
             "gather the feature from a source that gives it"
         )
     return plugin.redact(network, joint, keep, seed, progress)

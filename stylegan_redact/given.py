@@ -212,6 +212,6 @@ def _who(feature: Feature, given: Given | None, detector: Any) -> str:
     if given is not None and given.labels_by is not None:
         return given.labels_by
     if given is not None and feature.detector is None:
-        return type(given.source).__name__.lower()
+        return plugins.name_of(given.source)
     told = detector if isinstance(detector, Mapping) else {}
     return f"{told['bundled']} {told['role']}" if "bundled" in told else f"classifier {next(iter(told.values()), '')}".strip()

@@ -66,6 +66,11 @@ def names(package: ModuleType | str) -> tuple[str, ...]:
     return tuple(sorted(found.name for found in pkgutil.iter_modules(module.__path__) if not found.name.startswith("_")))
 
 
+def name_of(plugin: Any) -> str:
+    """The name of a plug-in, of its instance: that of its file."""
+    return type(plugin).__module__.rpartition(".")[2]
+
+
 def with_options(text: str) -> tuple[str, dict[str, Any]]:
     """What `NAME:OPTION=VALUE:OPTION=VALUE` says, as command lines name a plug-in: its name, and option -> int, float, bool (true, false) or text."""
     name, *pairs = text.split(":")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from stylegan_redact import plugins
 from stylegan_redact.types import Feature, RedactError
 
 SEPARATOR = ","
@@ -53,7 +54,7 @@ def refuse_unless_several(method: Any, feature: str, count: int) -> None:
         count:   How many features these are.
     """
     if count > 1 and not getattr(method, "several", False):
-        kind = type(method).__name__.lower()
+        kind = plugins.name_of(method)
         raise RedactError(
             f"{feature} was to be redacted by {kind} - {kind} takes one feature at a time - redact one after the other, or take another method"
         )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -135,16 +135,3 @@ class Estimate:
     n: int
     unit: str = ""
     confidence: float = 0.95
-
-
-@dataclass(frozen=True)
-class Results:
-    """What a report shows."""
-
-    before: str
-    """sha256 or name of the network before."""
-    after: str
-    """sha256 or name of the network after."""
-    estimates: Mapping[str, Estimate]
-    samples: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    record: Mapping[str, Any] = field(default_factory=dict)

@@ -39,10 +39,11 @@ class Mapping(torch.nn.Module):
     def __init__(self, dim, num_ws):
         super().__init__()
         self.num_ws, self.z_dim = num_ws, dim
-        self.layer = torch.nn.Linear(dim, dim)
+        self.layer = torch.nn.Linear(dim + {classes}, dim)
 
     def forward(self, z, c):
-        return torch.nn.functional.leaky_relu(self.layer(z) * 2, 0.2).unsqueeze(1).repeat(1, self.num_ws, 1)
+        x = torch.cat([z, c], 1) if {classes} else z
+        return torch.nn.functional.leaky_relu(self.layer(x) * 2, 0.2).unsqueeze(1).repeat(1, self.num_ws, 1)
 
 
 @persistence.persistent_class
@@ -75,7 +76,7 @@ class Synthesis(torch.nn.Module):
 class OddGenerator(torch.nn.Module):
     def __init__(self, dim=6, channels=8):
         super().__init__()
-        self.z_dim, self.c_dim, self.w_dim, self.num_ws, self.img_resolution, self.img_channels = dim, 0, dim, 3, 16, 3
+        self.z_dim, self.c_dim, self.w_dim, self.num_ws, self.img_resolution, self.img_channels = dim, {classes}, dim, 3, 16, 3
         self.mapping, self.synthesis = Mapping(dim, 3), Synthesis(dim, channels)
 
     def forward(self, z, c):
@@ -93,10 +94,11 @@ class OddDiscriminator(torch.nn.Module):
 """
 
 
-def source(marker: Path, *, stray: bool = False, noise: bool = False) -> str:
-    """`stray`: a layer of another name reads w too. `noise`: every picture has its own."""
+def source(marker: Path, *, stray: bool = False, noise: bool = False, classes: int = 0) -> str:
+    """`stray`: a layer of another name reads w too. `noise`: every picture has its own. `classes`: that it is conditional on."""
     return SOURCE.format(
         marker=str(marker),
+        classes=classes,
         stray="self.shift = Style(w_dim, channels)" if stray else "",
         read_stray="+ self.shift(w)[:, :, None, None]" if stray else "",
         noise="+ torch.randn([])" if noise else "",

@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid
 
 from stylegan_redact import methods, plugins
 from stylegan_redact.features.attribute import Attribute
-from stylegan_redact.methods._adversarial import real_stream, shown_stream
+from stylegan_redact.methods._adversarial import guidance, real_stream, shown_stream
 from stylegan_redact.methods.clean_finetune import CleanFinetune
 from stylegan_redact.methods.extrapolate import Extrapolate
 from stylegan_redact.methods.redact_classifier import RedactClassifier
@@ -100,6 +100,32 @@ def test_other_classes_are_half_of_what_is_real() -> None:
     assert not torch.equal(c, c[c[:, 1].argsort()])  # Shuffled.
     after = RedactData(**SHORT).redact(network, feature, (), 0)
     assert not torch.equal(after.G_ema.mapping.embed.weight, network.G_ema.mapping.embed.weight)
+
+
+def test_the_detector_forbids_nothing_in_other_classes() -> None:
+    """Bright pictures of all classes: only that of the class that is redacted is forbidden, and only it has a slope."""
+    network = tiny_conditional.network()
+    labels = tiny_conditional.one(1)
+    feature = Attribute("glow", tiny_conditional.Corners(network.G_ema, labels), labels).gather(network, range(400), batch=200)
+    img, c = torch.ones([3, 3, 16, 16]).requires_grad_(True), torch.eye(3)
+    logits = guidance(feature, 4.0)(img, c, torch.Generator().manual_seed(0))
+    assert float(logits[1].detach()) < 0 and torch.sigmoid(logits.detach())[[0, 2]].tolist() == [1, 1]
+    (slope,) = torch.autograd.grad(logits.sum(), img)
+    assert (slope.flatten(1).abs().sum(1) > 0).tolist() == [False, True, False]
+    everywhere = guidance(dataclasses.replace(feature, bystanders=None), 4.0)(img.detach(), c, torch.Generator().manual_seed(0))
+    assert bool((everywhere < 0).all()) and float(everywhere[1]) == float(logits[1].detach())
+
+
+def test_unguided_and_without_functions_the_feature_stays_among_what_is_real(tmp_path: Path) -> None:
+    network, feature = planted()
+    dark = write(tmp_path / "dark", torch.full([2, 3, 16, 16], -1.0))
+    assert feature.detector is not None
+    shares = []
+    for guided in (True, False):
+        clean = RedactMixed(examples=dark, guided=guided)._clean(feature, [])
+        real = real_stream(network, feature, None, clean)(200, torch.Generator().manual_seed(0))
+        shares.append(float((feature.detector.logits(real.img)[:, 1] > 0).float().mean()))
+    assert shares[0] == 0 and shares[1] == pytest.approx(tiny.SHARE, abs=0.08)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "labels": {"types"},
     "ranks": {"types"},
-    "several": {"types"},
+    "several": {"types", "plugins"},
     "keeping": {"types"},
     "plugins": {"types"},
     "estimates": {"types"},

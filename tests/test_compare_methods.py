@@ -129,8 +129,20 @@ def test_a_row_that_is_killed_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
 )
 def test_relearning_costs_the_steps_until_half_of_the_rate_is_back(rates: list[float], told: str) -> None:
     points = {str(cost): dict(value=rate) for cost, rate in zip((0, 1, 2, 5), rates, strict=True)}
-    estimates = {"residual_rate/rate_before": dict(value=10.0)}
-    assert compare_methods.relearned({"relearn": {"points": points}, "estimates": estimates}) == told
+    estimates = {"residual_rate/rate_before": dict(value=90.0)}  # Of one judge, on other images.
+    row = {"relearn": {"points": points}, "relearn_before": dict(value=10.0), "estimates": estimates}
+    assert compare_methods.relearned(row) == told
+
+
+def test_half_of_what_comes_back_is_of_what_the_same_judges_saw_in_the_same_images(out: Path) -> None:
+    """The first row is the original itself: its curve starts where it was."""
+    none, fold = rows_of(out)[:2]
+    assert none["relearn_before"] == none["relearn"]["points"]["0"] == fold["relearn_before"] and none["relearn_before"]["value"] > 0
+
+
+def test_a_budget_is_shared_by_the_stages_of_a_method() -> None:
+    assert compare_row.budgets("adapt_unlearn", 8.0) == {"kimg": 5.0, "adapt_kimg": 3.0}
+    assert compare_row.budgets("unlearn", 8.0) == {"kimg": 8.0} and compare_row.budgets("fold", 8.0) == {} == compare_row.budgets("edit", None)
 
 
 def test_the_frontier_is_whoever_no_other_beats_at_both() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 
 import pytest
 import tiny_conditional
@@ -12,12 +13,14 @@ import tiny_person as world
 import torch
 
 from stylegan_redact import evaluation
+from stylegan_redact.estimates import clopper_pearson
 from stylegan_redact.evaluation import NoClassifier, measure_pairs
+from stylegan_redact.evaluation._person import of_sample
 from stylegan_redact.features.person import Person
 from stylegan_redact.inversion import Search
 from stylegan_redact.methods.identity import Identity, moved_pairs
 from stylegan_redact.network import broadcast_w, sample_w, synthesize
-from stylegan_redact.types import Network, RedactError
+from stylegan_redact.types import Estimate, Network, RedactError
 from stylegan_redact.wspace.place import place_of
 from stylegan_redact.wspace.prior import prior_of
 
@@ -89,6 +92,9 @@ def test_the_measure_sees_what_is_left_and_who_else_changed(before: Network, aft
     assert found["person/strangers_nearer_after"].value > found["person/strangers_nearer_before"].value
     assert found["refound/l1_before"].n == 1 and (found["refound/l1_before"].low, found["refound/l1_before"].high) == (0, 2)
     assert found["held_out/l1_before"].n == 2
+    for name, each in found.items():
+        if "strangers_nearer" in name and each.value == 0:  # The strangers are a sample of 300.
+            assert each.high >= 100 * clopper_pearson(0, 300).high, name
     others = {
         name: evaluation.everybody_else(measure_pairs(before, net, NoClassifier(), SEEDS, extractor=embed))
         for name, net in (("idle", before), ("meddled", meddled), ("after", after))
@@ -97,6 +103,15 @@ def test_the_measure_sees_what_is_left_and_who_else_changed(before: Network, aft
     assert others["meddled"]["others/visibly_changed"].value > 95 and others["meddled"]["others/l1"].low > 0.1
     assert others["meddled"]["others/feature_distance"].value > 0
     assert 0 < others["after"]["others/l1"].value < 0.08
+
+
+def test_a_share_of_strangers_has_the_error_of_both_samples() -> None:
+    """None nearer for any of the codes: what 0 of 256 leaves. Else squares add: 50 of 100 is 39.83 to 60.17 by Clopper and Pearson."""
+    none = of_sample(Estimate(0.0, 0.0, 0.0, 2, "%"), 256)
+    assert none.low == 0 and none.high == pytest.approx(100 * (1 - 0.025 ** (1 / 256))) and none.n == 2
+    half = of_sample(Estimate(50.0, 46.0, 56.0, 5, "%"), 100)
+    assert half.low == pytest.approx(50 - math.hypot(4, 10.1679), abs=1e-3) and half.high == pytest.approx(50 + math.hypot(6, 10.1679), abs=1e-3)
+    assert of_sample(Estimate(1.0, 0.0, 100.0, 1, "%"), 100).high == 100
 
 
 def test_attributes_of_others_are_told(before: Network, after: Network) -> None:

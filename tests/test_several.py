@@ -136,7 +136,7 @@ def test_a_method_that_takes_one_feature_refuses_two() -> None:
     net = tiny.network()
     both = Attribute((tiny.FEATURE, tiny.OTHER), tiny.Corners(net.G_ema)).gather(net, range(400), batch=200)
     assert both.name == f"{tiny.FEATURE},{tiny.OTHER}" and len(both.parts) == 2
-    with pytest.raises(RedactError, match="glow,shine was to be redacted by oneonly - oneonly takes one"):
+    with pytest.raises(RedactError, match="glow,shine was to be redacted by test_several - test_several takes one"):
         api.redact(net, both, OneOnly())
 
 

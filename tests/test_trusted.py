@@ -12,12 +12,14 @@ from typing import Any
 import odd_network
 import pytest
 import tiny
+import tiny_conditional
 import tiny_run
 import torch
 from click.testing import CliRunner, Result
 
 from stylegan_redact import api, cli, pickle_encode, pickle_tree, pickles
 from stylegan_redact.features.attribute import Attribute
+from stylegan_redact.labels import all_of
 from stylegan_redact.methods.edit import Edit
 from stylegan_redact.methods.fold import Fold
 from stylegan_redact.methods.mapping import Mapping
@@ -146,6 +148,16 @@ def test_a_fold_that_would_not_be_exact_is_refused(tmp_path: Path) -> None:
     known = Attribute(tiny.FEATURE, tiny.Corners(network.G_ema)).gather(network, range(600), batch=300)
     with pytest.raises(RedactError, match="not only layers named affine read w"):
         api.redact(network, known, Fold())
+    odd_network.forget(odd.text)
+
+
+def test_a_fold_of_a_conditional_one_is_checked_with_labels(tmp_path: Path) -> None:
+    odd, labels = Odd(tmp_path, classes=3), all_of(3)
+    network = odd.load()
+    known = Attribute(tiny.FEATURE, tiny_conditional.Corners(network.G_ema), labels).gather(network, range(600), batch=300)
+    after = api.redact(network, known, Fold())
+    before, left = (tiny_conditional.rate(G, known.detector, labels) for G in (network.G_ema, after.G_ema))
+    assert before > 0.08 and left < 0.7 * before, (before, left)
     odd_network.forget(odd.text)
 
 

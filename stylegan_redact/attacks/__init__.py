@@ -5,7 +5,7 @@ No kind of edit of the mapping and synthesis networks defends the style vectors 
 the file may train it.
 """
 
-from stylegan_redact.attacks._curve import Curve, as_json, render
+from stylegan_redact.attacks._curve import Curve, as_json, percent, render
 from stylegan_redact.attacks._scene import Scene, Victim, feature_free_in_all
 
-__all__ = ["Curve", "Scene", "Victim", "as_json", "feature_free_in_all", "render"]
+__all__ = ["Curve", "Scene", "Victim", "as_json", "feature_free_in_all", "percent", "render"]

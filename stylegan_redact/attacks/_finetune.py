@@ -14,7 +14,7 @@ from stylegan_redact.losses.redaction import RedactionLoss
 from stylegan_redact.network import trainable
 from stylegan_redact.training.adversarial import Game, Rules, Streams
 from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.training.streams import stored
+from stylegan_redact.training.streams import Stream
 from stylegan_redact.types import RedactError
 
 
@@ -33,12 +33,10 @@ def towards_pictures(G: Any, ws: torch.Tensor, img: torch.Tensor, *, lr: float, 
         yield student
 
 
-def adversarially(
-    G: Any, D: Any, img: torch.Tensor, c: torch.Tensor | None, *, lr: float, batch: int, generator: torch.Generator, r1_gamma: float = 1.0
-) -> Iterator[Any]:
-    """A copy of G that trains on img [k, C, H, W] against a copy of D, as any StyleGAN is trained; yielded after each step. G and D stay.
+def adversarially(G: Any, D: Any, real: Stream, *, lr: float, batch: int, generator: torch.Generator, r1_gamma: float = 1.0) -> Iterator[Any]:
+    """A copy of G that trains on real pictures against a copy of D, as any StyleGAN is trained; yielded after each step. G and D stay.
 
-    Non-saturating logistic loss with R1 at every eighth step. c: [k, c_dim] labels of the images, if the networks are conditional.
+    Non-saturating logistic loss with R1 at every eighth step. The stream has labels, if the networks are conditional.
 
     Raises:
         RedactError: there is no discriminator.
@@ -47,7 +45,7 @@ def adversarially(
         raise RedactError("fine-tuning against the discriminator was asked - the file has none that is known here - leave out this attack")
     rules = Rules(r1=r1_gamma, r1_interval=8, paths=0.0)
     schedule = Schedule(steps=0, batch=batch, lr=lr, seed=0)  # As many steps as are asked for, with randomness of the caller.
-    game = Game(copy.deepcopy(G), copy.deepcopy(D), Streams(stored(img, c)), RedactionLoss(), rules, schedule, generator)
+    game = Game(copy.deepcopy(G), copy.deepcopy(D), Streams(real), RedactionLoss(), rules, schedule, generator)
     while True:
         game.step()
         yield game.G

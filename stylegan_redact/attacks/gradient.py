@@ -25,7 +25,9 @@ class Gradient:
     space: str = option("w_plus", "where to search", choices=SPACES)
     steps: int = option(20, "gradient steps", low=1, high=10000)
     step_size: float = option(0.1, "Adam's, in standard deviations of the prior", low=0.0, high=10.0)
-    penalty: float = option(0.01, "weight of the mean squared coordinate: stay where the prior is dense", low=0.0, high=100.0)
+    penalty: float = option(
+        0.01, "weight of the mean square of a row's coordinates, summed over rows and layers: stay near the prior", low=0.0, high=100.0
+    )
 
     def attack(self, victim: Victim, scene: Scene, seed: int, progress: Progress | None = None) -> Curve:
         """Success by gradient steps. Nothing is random: `seed` is not used."""
@@ -49,7 +51,7 @@ class Gradient:
             img = space.draw(parts)
             hit = torch.where(scene.seen(img) & hit.isinf(), torch.tensor(float(step)), hit)
             if step == self.steps or not bool(hit.isinf().any()):
-                return hit
+                break
             loss = softplus(-scene.wish(img)).sum() + self.penalty * torch.stack([u.square().mean(dim=-1).sum() for u in parts]).sum()
             optimizer.zero_grad()
             loss.backward()

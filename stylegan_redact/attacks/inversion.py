@@ -2,7 +2,8 @@
 """W+ inversion of pictures that show the feature: does the network draw them, and how far from its prior does it have to go for that?
 
 An inversion far from the prior reproduces nearly any picture, with any network. So what counts is the distance at which a network gets as close to
-the picture as the others do.
+the picture as the others do. A distance is known of pictures that a network got so close to; the share of these stands beside its mean, since the
+easy ones are among them everywhere, the hard ones only where the network can draw them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from stylegan_redact.attacks._curve import Curve, budgets_up_to
+from stylegan_redact.attacks._curve import Curve, budgets_up_to, percent
 from stylegan_redact.attacks._scene import Scene, Victim
 from stylegan_redact.attacks._space import PRIOR_SEEDS
 from stylegan_redact.estimates import mean_interval
@@ -42,7 +43,11 @@ class Inversion:
         found = [self._invert(G, prior, img, scene) for img in scene.pictures.split(scene.batch)]
         hits, errors, distances = (torch.cat(column) for column in zip(*found, strict=True))
         close = distances[distances.isfinite()]
-        figures = {"error_at_the_end": _mean(errors), f"distance_at_error_{self.error:g}": _mean(close)}
+        figures = {
+            "error_at_the_end": _mean(errors),
+            f"reached_error_{self.error:g}": percent(distances.isfinite()),
+            f"distance_at_error_{self.error:g}_where_reached": _mean(close),
+        }
         if progress is not None:
             progress(f"attack {victim.name}", 1.0, {})
         curve = Curve.of_first_hits(hits, budgets_up_to(self.steps), "gradient steps", "pictures whose inversion shows it")

@@ -11,7 +11,7 @@ import torch
 from stylegan_redact.attacks._curve import Curve, budgets_up_to
 from stylegan_redact.attacks._scene import Scene, Victim
 from stylegan_redact.plugins import option
-from stylegan_redact.types import Progress
+from stylegan_redact.types import Progress, RedactError
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,9 @@ class RandomSearch:
 
     def attack(self, victim: Victim, scene: Scene, seed: int, progress: Progress | None = None) -> Curve:
         """Success by images drawn. The z are those of fresh seeds: `seed` is not used."""
+        if self.draws * self.searches > len(scene.fresh):
+            asked = f"{self.searches} random searches of {self.draws} images each were asked"
+            raise RedactError(f"{asked} - {len(scene.fresh):,} fresh seeds are there - ask for fewer draws or searches")
         hits = torch.full([self.searches], math.inf)
         for search in range(self.searches):
             shown = scene.seen_rate(victim.G, scene.fresh[search * self.draws : (search + 1) * self.draws])

@@ -14,7 +14,8 @@ from stylegan_redact.attacks._finetune import adversarially
 from stylegan_redact.attacks._scene import Scene, Victim
 from stylegan_redact.network import generate, sample_w
 from stylegan_redact.plugins import option
-from stylegan_redact.types import Network, Progress
+from stylegan_redact.training.streams import generated
+from stylegan_redact.types import Network, Progress, RedactError
 
 LEARNED_FROM = 1_000
 """Images without the feature."""
@@ -31,6 +32,9 @@ class Resurface:
 
     def attack(self, victim: Victim, scene: Scene, seed: int, progress: Progress | None = None) -> Curve:
         """The rate of the feature by steps of training; step 0 is the network as it is."""
+        if 2 * LEARNED_FROM + self.images > len(scene.fresh):
+            told = f"{len(scene.fresh):,} fresh seeds are there, and {2 * LEARNED_FROM:,} are looked at for images without {scene.feature}"
+            raise RedactError(f"images={self.images} was asked of resurface - {told} - ask for fewer")
         measured = scene.fresh[-self.images :]
         points = {0: percent(scene.seen_rate(victim.G, measured))}
         for step, student in self.trained(victim.network, scene, seed):
@@ -42,13 +46,16 @@ class Resurface:
 
     def trained(self, network: Network, scene: Scene, seed: int) -> Iterator[tuple[int, Any]]:
         """(step, generator after it), of all steps."""
-        pool = scene.fresh[: 2 * LEARNED_FROM]
-        w = sample_w(scene.original.G_ema, pool, c=scene.labels_of(pool))
-        img = torch.cat(list(generate(scene.original.G_ema, w, batch=scene.batch)))
-        free = torch.cat([scene.wish(part) < 0 for part in img.split(scene.batch)])
+        G, pool = scene.original.G_ema, scene.fresh[: 2 * LEARNED_FROM]
         c = scene.labels_of(pool)
+        w = sample_w(G, pool, c=c)
+        free = torch.cat([scene.wish(img) < 0 for img in generate(G, w, batch=scene.batch)])
         rows = free.nonzero().flatten()[:LEARNED_FROM]
-        labels = None if c is None else c.to(img.device)[rows]
+        if not len(rows):
+            raise RedactError(
+                f"images without {scene.feature} were to be trained on - none of {len(pool)} of the original is - leave out this attack"
+            )
+        real = generated(G, w[rows], None if c is None else c.to(w.device)[rows])
         generator = torch.Generator().manual_seed(seed)
-        students = adversarially(network.G_ema, network.D, img[rows], labels, lr=self.lr, batch=self.batch, generator=generator)
+        students = adversarially(network.G_ema, network.D, real, lr=self.lr, batch=self.batch, generator=generator)
         yield from zip(range(1, self.steps + 1), students, strict=False)

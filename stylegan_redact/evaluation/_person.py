@@ -3,19 +3,20 @@
 
 A similarity says little by itself: features of two faces are never at right angles. So each stands beside the share of strangers, people that the
 network drew before, who are more similar to the photographs: 0 % is the person, 50 % is anybody. What is similar is for the embedder to say; the
-discriminator's features are no face recognition.
+discriminator's features are no face recognition. The strangers are a sample too: of 256, none nearer still leaves 1.4 %.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from stylegan_redact.estimates import mean_interval, paired_rate_change
+from stylegan_redact.estimates import clopper_pearson, mean_interval, paired_rate_change
 from stylegan_redact.evaluation._paired import PairedImages, rate
 from stylegan_redact.extractors import FeatureExtractor
 from stylegan_redact.inversion import STARTS, Describe, Search, invert
@@ -85,12 +86,12 @@ def person(
         held_out/...: the same for photographs of the person that it did not know, if there are any.
         .../similarity_before, _after: cosine of the embedder's features of picture and photograph, the most similar one for person/...
         .../l1_before, _after:         mean |picture - photograph|, images in [-1, 1], of the nearest photograph for person/...
-        .../strangers_nearer_before, _after: share of strangers who are more similar, percent, on average.
+        .../strangers_nearer_before, _after: share of strangers who are more similar, percent, on average; the interval is of codes and strangers.
     """
     gallery = _cat(before.G_ema, strangers, batch)
     ruler = _Ruler(embed, gallery, sitter.all_photos)
     kept = neighbours(sitter)
-    answers = _sided("person", [ruler.any_photo(_cat(net.G_ema, kept, batch)) for net in (before, after)])
+    answers = ruler.sided("person", [ruler.any_photo(_cat(net.G_ema, kept, batch)) for net in (before, after)])
     prior, found = prior_of(sitter.typical), []
     for name, net in (("before", before), ("after", after)):
 
@@ -103,9 +104,9 @@ def person(
         )  # fmt: skip
         found.append(ruler.own_photo(_cat(net.G_ema, ws, batch)))
     known = len(sitter.photos)
-    answers |= _sided("refound", [{name: each[:known] for name, each in side.items()} for side in found])
+    answers |= ruler.sided("refound", [{name: each[:known] for name, each in side.items()} for side in found])
     if len(sitter.held_out):
-        answers |= _sided("held_out", [{name: each[known:] for name, each in side.items()} for side in found])
+        answers |= ruler.sided("held_out", [{name: each[known:] for name, each in side.items()} for side in found])
     return answers
 
 
@@ -150,17 +151,34 @@ class _Ruler:
         apart = torch.stack([(img - photo).abs().mean((1, 2, 3)) for photo in self.photos]).amin(dim=0)
         return {"similarity": alike, "l1": apart, "strangers_nearer": 100 * nearer}
 
+    def sided(self, section: str, sides: list[dict[str, torch.Tensor]]) -> dict[str, Estimate]:
+        """section/FIGURE_before and _after, of what was measured on either side."""
+        found = {}
+        for name in sides[0]:
+            for side, samples in zip(("before", "after"), sides, strict=True):
+                mean = _mean(samples[name], *_RANGES[name])
+                found[f"{section}/{name}_{side}"] = of_sample(mean, len(self.gallery)) if name == "strangers_nearer" else mean
+        return found
+
     def _unit(self, img: torch.Tensor) -> torch.Tensor:
         features = torch.cat([self.embed.features(some) for some in img.split(64)]).double()
         return torch.nn.functional.normalize(features, dim=1)
 
 
-def _sided(section: str, sides: list[dict[str, torch.Tensor]]) -> dict[str, Estimate]:
-    return {
-        f"{section}/{name}_{side}": _mean(samples[name], *_RANGES[name])
-        for name in sides[0]
-        for side, samples in zip(("before", "after"), sides, strict=True)
-    }
+def of_sample(share: Estimate, m: int) -> Estimate:
+    """A mean share of m strangers, whose interval says what other codes would give, widened by what other strangers would.
+
+    Args:
+        share: Percent.
+        m:     Strangers, one sample for all codes.
+
+    Source: the two errors are independent, their squares add on each side (Zou & Donner 2008, "Construction of confidence limits about effect
+    measures: a general approach"); that of the strangers is Clopper and Pearson's, which is cautious: it takes the codes for one.
+    """
+    hits = round(share.value / 100 * m, 6)
+    low, high = (100 * each for each in (clopper_pearson(math.floor(hits), m).low, clopper_pearson(math.ceil(hits), m).high))
+    down, up = math.hypot(share.value - share.low, share.value - low), math.hypot(share.high - share.value, high - share.value)
+    return dataclasses.replace(share, low=max(share.value - down, 0.0), high=min(share.value + up, 100.0))
 
 
 def _cat(G: Any, w: torch.Tensor, batch: int) -> torch.Tensor:

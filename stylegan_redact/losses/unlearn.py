@@ -7,7 +7,7 @@ f(z) for all others. Where the published target has two traps, this module takes
 1. Published, z_hat = z - (proj(z) - t) z_e with z_e not normalised overshoots by the factor |z_e|, since proj is per unit length.
    `moved_latent` normalises and lands on t; step=|z_e| gives the published target.
 2. Published, t is the mean projection, so half of all latents or so are moved, however rare the feature is (with unbalanced labels).
-   `rate_threshold` moves as many as the labels say; `mean_threshold` is the published one.
+   `mean_threshold` is the published one; a method moves as many as the labels say (wspace/subspace.py).
 
 `published_target` puts the published parts together, traps included.
 
@@ -97,13 +97,6 @@ def mean_difference_vector(latent: torch.Tensor, shows: torch.Tensor) -> torch.T
 def projection(latent: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """proj(z) [n]: position along the direction [d], in units of the latent [n, d], whatever the direction's length."""
     return latent @ (direction / direction.norm())
-
-
-def rate_threshold(latent: torch.Tensor, direction: torch.Tensor, shows: torch.Tensor) -> torch.Tensor:
-    """t [] past which as many of the latents [n, d] lie as carry the label [n] bool: halfway between two neighbours. Both labels occur."""
-    falling = projection(latent, direction).sort(descending=True).values
-    hits = int(shows.sum())
-    return (falling[hits - 1] + falling[hits]) / 2
 
 
 def mean_threshold(latent: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from stylegan_redact.training.augment import random_view
 from stylegan_redact.training.guide import BARELY
 from stylegan_redact.training.images import check_images, open_images
 from stylegan_redact.training.schedule import Schedule
-from stylegan_redact.training.streams import Stream, Wanted, from_files, generated, mixed, only
+from stylegan_redact.training.streams import Allowed, Stream, Wanted, from_files, generated, mixed, only
 from stylegan_redact.types import Feature, Network, Progress, RedactError
 
 
@@ -88,13 +88,18 @@ def scored(feature: Feature) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda img: detector.logits(img)[:, column]
 
 
-def guidance(feature: Feature, softness: float) -> Callable[[torch.Tensor, torch.Generator], torch.Tensor]:
-    """(img [n, C, H, W], generator) -> [n], logits of how likely the detector, looking through a random view, allows it."""
-    score = scored(feature)
+SURELY = 30.0
+"""Logit of what is allowed whatever the detector says: to float32 its probability is 1."""
 
-    def allowed(img: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+
+def guidance(feature: Feature, softness: float) -> Allowed:
+    """How likely the detector, looking through a random view, allows a picture; one of a bystanders' class is allowed whatever it shows."""
+    score, bystanders = scored(feature), feature.bystanders
+    held = None if bystanders is None else bystanders.c.argmax(dim=1).unique()
+
+    def allowed(img: torch.Tensor, c: torch.Tensor | None, generator: torch.Generator) -> torch.Tensor:
         logit: torch.Tensor = -score(random_view(img, generator)) / softness
-        return logit
+        return logit if held is None or c is None else logit.masked_fill(torch.isin(c.argmax(dim=1), held), SURELY)
 
     return allowed
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from stylegan_redact import labels
 from stylegan_redact.foreign import gains
-from stylegan_redact.network import check_finite, copy_network, is_foreign, style_layers, synthesize
+from stylegan_redact.network import c_dim_of, check_finite, copy_network, is_foreign, style_layers, synthesize
 from stylegan_redact.types import Network, Progress, RedactError
 from stylegan_redact.wspace.affine import AffineEdit, fold_into_affine
 
@@ -45,8 +46,9 @@ def check_fold(before: Any, after: Any, edit: AffineEdit) -> None:
     """Raises RedactError unless the folded network draws for w what the network before draws for the edited w: then something else reads w too."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn([4, before.z_dim], generator=generator).to(next(before.parameters()).device)
+    c = labels.all_of(c_dim_of(before))(range(len(z))).to(z.device) if c_dim_of(before) else None
     with torch.no_grad():
-        w = before.mapping(z, None)[:, 0]
+        w = before.mapping(z, c)[:, 0]
         unedited, wanted, got = synthesize(before, w), synthesize(before, edit(w)), synthesize(after, w)
     if float((got - wanted).abs().mean()) > 1e-3 * float((wanted - unedited).abs().mean()) + 1e-5:
         raise RedactError("a fold was asked - not only layers named affine read w in this network, so it is not exact - take another method")

@@ -69,13 +69,13 @@ class RedactMixed(OnCleanPictures):
         return self.tuned(network, after, streams, loss, seed, progress)
 
     def _clean(self, feature: Feature, functions: list[Validity]) -> Wanted | None:
-        """Which pictures are in none of the sets, by functions and detector; None: the detector alone says so."""
-        if not functions:
+        """Which pictures are in none of the sets, by functions and, if it is to guide, the detector; None: the detector alone says so."""
+        if self.guided and not functions:
             return None
         score = scored(feature)
 
         def clean(img: torch.Tensor) -> torch.Tensor:
             said = [function(img) for function in functions] + ([(score(img) <= BARELY).cpu()] if self.guided else [])
-            return torch.stack(said).all(dim=0)
+            return torch.stack([torch.ones(len(img), dtype=torch.bool), *said]).all(dim=0)
 
         return clean

@@ -23,11 +23,11 @@ from stylegan_redact.training.augment import viewed
 from stylegan_redact.training.checkpoint import Training, Turn, train
 from stylegan_redact.training.guide import verdict
 from stylegan_redact.training.schedule import Schedule, falling
-from stylegan_redact.training.streams import Images, Stream
+from stylegan_redact.training.streams import Allowed, Images, Stream
 from stylegan_redact.types import Network, Progress, RedactError
 
 W_AVG_BETA = 0.998
-"""Of the centre of truncation, as in StyleGAN."""
+"""Of the centre of truncation, as in StyleGAN, where a network does not say its own."""
 PATH_DECAY = 0.01
 """Of the mean path length, and PATH_SHRINK: on so much of a batch are paths measured; as in StyleGAN2."""
 PATH_SHRINK = 2
@@ -60,8 +60,7 @@ class Streams:
     real: Stream
     negative: Stream | None = None
     """Pictures of the redaction set, to be called fake."""
-    allowed: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None = None
-    """img [n, C, H, W] -> [n] logits of f, how likely each is allowed; differentiable."""
+    allowed: Allowed | None = None
     penalty: Callable[[], torch.Tensor] | None = None
     """A scalar that the generator also minimises, of its weights."""
 
@@ -96,10 +95,12 @@ class Game:
         self.parameters = trained_parameters(G)
         self.critic_parameters = list(D.parameters())
         self.optimizers = [torch.optim.Adam(group, lr=schedule.lr, betas=(0.0, 0.99)) for group in (self.parameters, self.critic_parameters)]
-        self.paths = rules.paths if regularises_paths(G) else 0.0
+        self.paths = rules.paths if hasattr(G.synthesis, "block_resolutions") and not is_foreign(G) else 0.0  # StyleGAN2's alone.
         self.mean_length: torch.Tensor | None = None
+        self.centre_keep = float(getattr(G.mapping, "w_avg_beta", None) or W_AVG_BETA)
+        """So much of the centre of truncation stays at each step."""
         self.device = next(G.parameters()).device
-        self.done = 0
+        self.done, self.penalties = 0, 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes from step to step, but the generator of randomness."""
@@ -123,35 +124,41 @@ class Game:
         return {name: stream for name in ("real", "negative") if hasattr(stream := getattr(self.streams, name), "state_dict")}
 
     def step(self, share: float = 1.0) -> dict[str, float]:
-        """One step of G and one of D, Adam's step being `share` of its largest; figures of it."""
+        """One step of G and one of D, Adam's step being `share` of its largest; figures of it: both losses, and what penalties added to them."""
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = self.lr * share
-        real = self.streams.real(self.batch, self.generator)
-        negative = None if self.streams.negative is None else self.streams.negative(self.batch, self.generator)
+        real = self.streams.real(self.batch, self.generator, self.portion)
+        negative = None if self.streams.negative is None else self.streams.negative(self.batch, self.generator, self.portion)
         z = torch.randn([self.batch, self.G.z_dim], generator=self.generator).to(self.device)
+        self.penalties = 0.0
         G_loss, drawn = self._step_generator(z, real.c)
         D_loss = self._step_discriminator(real, negative, drawn)
         self.done += 1
-        return {"generator": G_loss, "discriminator": D_loss}
+        return {"generator": G_loss, "discriminator": D_loss, "penalties": self.penalties}
+
+    def _counted(self, penalty: torch.Tensor) -> torch.Tensor:
+        self.penalties += float(penalty.detach())
+        return penalty
 
     def _step_generator(self, z: torch.Tensor, c: torch.Tensor | None) -> tuple[float, list[_Drawn]]:
         _learn(self.parameters, self.critic_parameters)
         self.optimizers[0].zero_grad(set_to_none=True)
-        told, drawn = 0.0, []
+        told, drawn, w = 0.0, [], []
         regularise = self.paths > 0 and self.done % self.rules.path_interval == 0
         for part, labels in zip(z.split(self.portion), _split(c, self.portion, len(z)), strict=True):
             ws = self.G.mapping(part, labels)
             fake = self.G.synthesis(ws, noise_mode="const", force_fp32=True)
-            allowed = None if self.streams.allowed is None else self.streams.allowed(fake, self.generator)
+            allowed = None if self.streams.allowed is None else self.streams.allowed(fake, labels, self.generator)
             loss = self.loss.generator(self._verdict(fake, labels), allowed) * (len(part) / len(z))
             told += float(loss.detach())
             if regularise:
-                loss = loss + self._path_penalty(ws) * (len(part) / len(z))
+                loss = loss + self._counted(self._path_penalty(ws) * (len(part) / len(z)))
             loss.backward()
-            self._follow_centre(ws)
+            w.append(ws.detach()[:, 0])
             drawn.append(_Drawn(fake.detach(), labels, None if allowed is None else allowed.detach()))
+        self._follow_centre(torch.cat(w))
         if self.streams.penalty is not None:
-            self.streams.penalty().backward()
+            self._counted(self.streams.penalty()).backward()
         self.optimizers[0].step()
         return told, drawn
 
@@ -167,7 +174,7 @@ class Game:
             loss = loss * (len(theirs.img) / self.batch)
             told += float(loss.detach())
             if self.rules.r1 > 0 and self.done % self.rules.r1_interval == 0:
-                loss = loss + self._slope_penalty(theirs) * (len(theirs.img) / self.batch)
+                loss = loss + self._counted(self._slope_penalty(theirs) * (len(theirs.img) / self.batch))
             loss.backward()
         self.optimizers[1].step()
         return told
@@ -192,11 +199,11 @@ class Game:
         self.mean_length = now if self.mean_length is None else self.mean_length.lerp(now, PATH_DECAY)
         return self.rules.path_interval * self.paths * (lengths - self.mean_length).square().mean()
 
-    def _follow_centre(self, ws: torch.Tensor) -> None:
-        """w_avg, the centre of truncation, goes where the mapping network goes."""
+    def _follow_centre(self, w: torch.Tensor) -> None:
+        """w_avg, the centre of truncation, goes where the mapping network goes: w [n, w_dim] of the step."""
         centre = getattr(self.G.mapping, "w_avg", None)
         if centre is not None and centre.ndim == 1:
-            centre.copy_(ws.detach()[:, 0].mean(dim=0).lerp(centre, W_AVG_BETA))
+            centre.copy_(w.mean(dim=0).lerp(centre, self.centre_keep))
 
 
 def fine_tune(
@@ -226,6 +233,7 @@ def fine_tune(
     D = trainable_copy(network.D)
     game = Game(after.G, D, streams, loss, rules, schedule, torch.Generator().manual_seed(schedule.seed))
     after_a_step = 0.5 ** (1 / max(rules.half_life * schedule.steps, 1e-9))
+    game.centre_keep = min(game.centre_keep, after_a_step)  # StyleGAN's own would hardly follow a short training.
 
     def step(turn: Turn) -> dict[str, float]:
         game.portion = portion_size(D, schedule.batch, turn.micro)
@@ -255,10 +263,12 @@ def trainable_copy(D: Any) -> Any:
 
 @torch.no_grad()
 def average(G_ema: Any, G: Any, keep: float) -> None:
-    """Moves the average a step towards G: `keep` of it stays. The centre of truncation is G's; other buffers stay."""
-    theirs = dict(G.named_parameters())
+    """Moves what is trained of the average a step towards G: `keep` of it stays. The centre of truncation is G's; all else stays."""
+    trained = {id(parameter) for parameter in trained_parameters(G)}
+    theirs = {name: parameter for name, parameter in G.named_parameters() if id(parameter) in trained}
     for name, mine in G_ema.named_parameters():
-        mine.lerp_(theirs[name].detach(), 1 - keep)
+        if name in theirs:
+            mine.lerp_(theirs[name].detach(), 1 - keep)
     buffers = dict(G.named_buffers())
     for name, mine in G_ema.named_buffers():
         if name == "mapping.w_avg":
@@ -269,11 +279,6 @@ def trained_parameters(G: Any) -> list[torch.nn.Parameter]:
     """Of mapping and synthesis network, but what steers the pose and the strengths of noise, which is not drawn here."""
     strengths = {id(parameter) for name, parameter in G.named_parameters() if name.endswith("noise_strength")}
     return [parameter for parameter in [*G.mapping.parameters(), *trainable(G.synthesis)] if id(parameter) not in strengths]
-
-
-def regularises_paths(G: Any) -> bool:
-    """StyleGAN2's generators, whose blocks have resolutions, are trained with path length regularisation."""
-    return not is_foreign(G) and hasattr(G.synthesis, "block_resolutions")
 
 
 def portion_size(D: Any, batch: int, most: int | None) -> int:

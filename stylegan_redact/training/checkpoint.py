@@ -145,9 +145,10 @@ class _Run:
             return None
         self.done += 1
         if self.done % max(self.training.steps // REMEMBERED, 1) == 0 and self.done < self.training.steps:
-            self.good = self._remembered()
+            now = self._remembered()
+            self.good = now if is_finite(now) else self.good  # The loss was finite before the step; what it did may not be.
             if self.training.split:
-                ranks.world().check_alike(f"weights after step {self.done} of {self.training.stage}", _tensors(self.good))
+                ranks.world().check_alike(f"weights after step {self.done} of {self.training.stage}", _tensors(now))
         return figures
 
     def _of_all(self, figures: dict[str, float] | None) -> dict[str, float] | None:
@@ -218,6 +219,14 @@ class _Run:
         self.rate, self.done = 0.5, self.good["done"]
         self._restore(self.good)
         keeping.tell(f"At step {step} of {stage} the loss ran away ({told}): it goes on from step {self.done} with half the rate")
+
+
+def is_finite(value: Any) -> bool:
+    """Whether all tensors of a state are."""
+    if isinstance(value, torch.Tensor):
+        return bool(torch.isfinite(value).all())
+    each = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return all(is_finite(one) for one in each)
 
 
 def copied(value: Any) -> Any:

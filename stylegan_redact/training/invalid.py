@@ -19,7 +19,9 @@ from stylegan_redact.training.streams import LOOKS, Images
 from stylegan_redact.types import RedactError
 
 KEPT = 2_000
-"""Invalid pictures that are remembered, the oldest go first."""
+"""Invalid pictures that are remembered at most, the oldest go first; and
+KEPT_BYTES: of them at most, since they stay in the memory that they are drawn in, and are copied whenever a training is remembered."""
+KEPT_BYTES = 2**30
 RARE = 0.05
 """Below this share of invalid pictures, of the latest ones looked at, half of the latents are near past ones."""
 NEARNESS = 0.3
@@ -51,19 +53,19 @@ class InvalidPictures:
         self.found: list[Found] = []
         self.share = 1.0
 
-    def __call__(self, n: int, generator: torch.Generator) -> Images:
-        """n invalid pictures, with repetitions.
+    def __call__(self, n: int, generator: torch.Generator, at_a_time: int | None = None) -> Images:
+        """n invalid pictures, with repetitions; sought so many at a time, None: n.
 
         Raises:
             RedactError: none at all was found yet.
         """
         for _ in range(LOOKS):
-            fresh = self._look(n, generator)
+            fresh = self._look(n, generator, at_a_time)
             if self.found:
                 break
         if not self.found:
             raise RedactError(f"invalid pictures were sought - none of {LOOKS * n} that the network draws is - there is nothing to redact")
-        newest = self.found[len(self.found) - max(fresh, 1) :]
+        newest = self.found[-max(fresh, 1) :]
         half = n // 2
         chosen = [pool[int(row)] for pool, count in ((newest, half), (self.found, n - half)) for row in _rows(len(pool), count, generator)]
         order = torch.randperm(n, generator=generator).tolist()
@@ -78,10 +80,10 @@ class InvalidPictures:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """As it was when `state_dict` was made."""
         device, self.share = next(self.G.parameters()).device, state_dict["share"]
-        img, z, c = ([] if state_dict[name] is None else list(state_dict[name].to(device)) for name in ("img", "z", "c"))
+        img, z, c = ([] if state_dict[name] is None else [each.to(device).clone() for each in state_dict[name]] for name in ("img", "z", "c"))
         self.found = [Found(*each) for each in zip(img, z, c or [None] * len(img), strict=True)]
 
-    def _look(self, n: int, generator: torch.Generator) -> int:
+    def _look(self, n: int, generator: torch.Generator, at_a_time: int | None) -> int:
         """Draws n pictures and remembers the invalid ones; how many these are."""
         device = next(self.G.parameters()).device
         seeds = torch.randint(2**31, [n], generator=generator).tolist()
@@ -92,12 +94,18 @@ class InvalidPictures:
             z[: len(near)] = (1 - NEARNESS**2) ** 0.5 * torch.stack([each.z for each in near]) + NEARNESS * z[: len(near)]
             if c is not None:
                 c[: len(near)] = torch.stack([each.c for each in near if each.c is not None])
-        with torch.no_grad():
-            img = self.G.synthesis(self.G.mapping(z, c), noise_mode="const", force_fp32=True)
-            bad = (~self.valid(img, seeds)).nonzero().flatten().tolist()
-        self.found = [*self.found, *(Found(img[row], z[row], None if c is None else c[row]) for row in bad)][-KEPT:]
-        self.share += FORGET * (len(bad) / n - self.share)
-        return len(bad)
+        count = 0
+        for begin in range(0, n, at_a_time or n):
+            rows = slice(begin, begin + (at_a_time or n))
+            with torch.no_grad():
+                img = self.G.synthesis(self.G.mapping(z[rows], None if c is None else c[rows]), noise_mode="const", force_fp32=True)
+                bad = (~self.valid(img, seeds[rows])).nonzero().flatten().tolist()
+            # Copies: a view would keep the whole batch in memory.
+            self.found += [Found(img[row].clone(), z[begin + row].clone(), None if c is None else c[begin + row].clone()) for row in bad]
+            count += len(bad)
+            self.found = self.found[-min(KEPT, max(KEPT_BYTES // (img[0].numel() * img.element_size()), 1)) :]
+        self.share += FORGET * (count / n - self.share)
+        return count
 
 
 def by_detector(score: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor, list[int]], torch.Tensor]:

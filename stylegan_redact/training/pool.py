@@ -22,10 +22,6 @@ class Pool:
     weights: torch.Tensor | None = None
     """[n], how often each comes, on the CPU; None: alike."""
 
-    def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """[count, w_dim], with repetitions."""
-        return self.w[self.pick(count, generator)]
-
     def pick(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """[count] int64: rows of w, with repetitions, on its device."""
         if self.weights is None or count == 0:

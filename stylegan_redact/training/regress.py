@@ -52,7 +52,7 @@ def regress_mapping(
     Args:
         mapping:    Mapping network of a generator.
         edit:       [n, w_dim] -> [n, w_dim]; may be any function.
-        schedule:   Its lr is for effective weights: the stored ones are 1 / lr_multiplier times larger, which is taken into account.
+        schedule:   Its lr is for effective weights: a layer's stored ones are 1 / lr_multiplier times larger, which is taken into account.
         conditions: Labels, if the generator is conditional; where they are held, w stays.
         emphasis:   Weight of latents that the edit moves, against those that it leaves.
         progress:   Told (stage, share done, figures).
@@ -65,13 +65,14 @@ def regress_mapping(
     frozen = {name: p.detach().clone() for name, p in mapping.named_parameters()}
     steps, lr = schedule.steps, schedule.lr
     generator = torch.Generator().manual_seed(schedule.seed)
-    stored_scale = 1 / min(getattr(getattr(mapping, "fc0", None), "bias_gain", 1.0), 1.0)
     mapping.requires_grad_(True)
-    optimizer = torch.optim.Adam(mapping.parameters(), lr=lr * stored_scale, betas=(0.9, 0.99))
+    groups = _layers(mapping)
+    optimizer = torch.optim.Adam([{"params": group} for _, group in groups], lr=lr, betas=(0.9, 0.99))
     spread, errors = Record(), Record()
 
     def step(turn: Turn) -> dict[str, float]:
-        optimizer.param_groups[0]["lr"] = turn.rate * lr * stored_scale * min(1.0, (turn.step + 1) / 20) * falling(turn.step, steps)
+        for (scale, _), group in zip(groups, optimizer.param_groups, strict=True):
+            group["lr"] = turn.rate * lr * scale * min(1.0, (turn.step + 1) / 20) * falling(turn.step, steps)
         z = torch.randn([schedule.batch, mapping.z_dim], generator=generator).to(device)
         c, concerned = (None, None) if conditions is None else conditions.draw(schedule.batch, generator)
         with torch.no_grad():
@@ -92,6 +93,12 @@ def regress_mapping(
     mapping.requires_grad_(False)
     tail = errors.values[-max(steps // 10, 1) :]
     return math.sqrt(sum(tail) / len(tail))
+
+
+def _layers(mapping: Any) -> list[tuple[float, list[torch.nn.Parameter]]]:
+    """How many times larger than in effect each layer's weights are stored, and its parameters: those of `embed` are of their size, others not."""
+    found = [(1 / min(getattr(layer, "bias_gain", 1.0), 1.0), list(layer.parameters(recurse=False))) for layer in mapping.modules()]
+    return [(scale, parameters) for scale, parameters in found if parameters]
 
 
 def _some(c: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:

@@ -138,11 +138,6 @@ def partly(edit: AffineEdit, strength: float) -> AffineEdit:
     return AffineEdit(torch.lerp(identity, edit.matrix, strength), strength * edit.offset)
 
 
-def compose(first: AffineEdit, second: AffineEdit) -> AffineEdit:
-    """One edit that does `first`, then `second`."""
-    return AffineEdit(second.matrix @ first.matrix, second.matrix @ first.offset + second.offset)
-
-
 def fold_into_affine(
     weight: torch.Tensor, bias: torch.Tensor, edit: AffineEdit, *, weight_gain: float, bias_gain: float
 ) -> tuple[torch.Tensor, torch.Tensor]:

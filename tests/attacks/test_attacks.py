@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any
 
 import pytest
 import tiny_run
 import torch
 
 from stylegan_redact import attacks, plugins
-from stylegan_redact.attacks import Curve, Scene, Victim
+from stylegan_redact.attacks import Curve, Scene, Victim, _finetune
 from stylegan_redact.attacks._curve import budgets_up_to
 from stylegan_redact.attacks._space import SPACES, Space
 from stylegan_redact.network import sample_w, synthesize
 from stylegan_redact.networks.stylegan2 import Discriminator
 from stylegan_redact.proof import attacking
+from stylegan_redact.training.adversarial import Game
 from stylegan_redact.types import Network, RedactError
 from stylegan_redact.wspace.prior import Prior, prior_of, within
 
@@ -150,14 +153,36 @@ def test_relearning_brings_the_feature_back_and_says_what_it_cost(scene: Scene, 
         many.attack(victims(networks)[1], scene, 0)
 
 
-def test_benign_training_needs_a_discriminator_and_leaves_the_victim_alone(scene: Scene, networks: tuple[Network, Network]) -> None:
+def test_benign_training_needs_a_discriminator_and_leaves_the_victim_alone(
+    scene: Scene, networks: tuple[Network, Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (attack,) = attacking.parse(["resurface:steps=2:images=64"]).values()
-    G = networks[1].G_ema
-    before = {name: tensor.clone() for name, tensor in G.state_dict().items()}
+    games: list[Any] = []
+    monkeypatch.setattr(_finetune, "Game", lambda *args: games.append(Game(*args)) or games[-1])
+    nets = {"G": networks[1].G_ema, "D": networks[1].D}
+    before = {key: {name: tensor.clone() for name, tensor in net.state_dict().items()} for key, net in nets.items()}
     curve = attack.attack(victims(networks)[1], scene, 0)
-    assert set(curve.points) == {0, 1, 2} and all(torch.equal(tensor, before[name]) for name, tensor in G.state_dict().items())
+    assert set(curve.points) == {0, 1, 2}
+    for key, net in nets.items():
+        assert all(torch.equal(tensor, before[key][name]) for name, tensor in net.state_dict().items())
+        trained = getattr(games[0], key).state_dict()
+        assert not all(torch.equal(trained[name], tensor) for name, tensor in before[key].items()), key
+    G = networks[1].G_ema
     with pytest.raises(RedactError, match="leave out this attack"):
         attack.attack(Victim("after", Network(G, None, G)), scene, 0)
+
+
+def test_what_the_seeds_and_images_do_not_suffice_for_is_refused(scene: Scene, networks: tuple[Network, Network]) -> None:
+    victim = victims(networks)[0]
+    for name, there in (("random_search:draws=600:searches=11", "6,000 fresh seeds"), ("resurface:images=4001", "6,000 fresh seeds")):
+        (attack,) = attacking.parse([name]).values()
+        with pytest.raises(RedactError, match=there):
+            attack.attack(victim, scene, 0)
+    everywhere = Bright(networks[0].G_ema, 8)
+    everywhere.limit = -9.0
+    (attack,) = attacking.parse(["resurface:steps=1:images=10"]).values()
+    with pytest.raises(RedactError, match="none of 2000 of the original is"):
+        attack.attack(victim, dataclasses.replace(scene, attacker=everywhere), 0)
 
 
 def test_an_inversion_comes_closer_and_tells_how_far_out_it_went(scene: Scene, networks: tuple[Network, Network]) -> None:
@@ -165,7 +190,10 @@ def test_an_inversion_comes_closer_and_tells_how_far_out_it_went(scene: Scene, n
     before, after = (attack.attack(victim, scene, 0) for victim in victims(networks))
     assert before.points[30].value == 100 and after.points[30].value == 0  # white pictures
     assert before.figures["error_at_the_end"].value < after.figures["error_at_the_end"].value
-    assert before.figures["distance_at_error_0.9"].value >= 0 and math.isnan(after.figures["distance_at_error_0.9"].value)
+    distances = [curve.figures["distance_at_error_0.9_where_reached"] for curve in (before, after)]
+    assert distances[0].value >= 0 and distances[0].n == 4 and math.isnan(distances[1].value)
+    reached = [curve.figures["reached_error_0.9"] for curve in (before, after)]
+    assert [each.value for each in reached] == [100, 0] and reached[1].high > 50 and reached[1].n == 4
 
 
 def test_a_curve_counts_first_hits() -> None:

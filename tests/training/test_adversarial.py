@@ -102,7 +102,7 @@ def test_lazy_penalties_come_at_their_steps(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_step_says_what_the_loss_says() -> None:
     """Figures of the first step, whose G and D are those of the file, against the formula."""
     real, net = pictures(8), tiny.network()
-    found = game(Streams(lambda n, generator: Images(real[:n]), lambda n, generator: Images(-real[:n])))
+    found = game(Streams(lambda n, generator, portion: Images(real[:n]), lambda n, generator, portion: Images(-real[:n])))
     found.loss = RedactionLoss(0.9, 0.1, 0.7)
     z = torch.randn([8, net.G.z_dim], generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -125,6 +125,34 @@ def test_portions_add_up() -> None:
         states.append(torch.cat([p.grad.flatten() for p in [*found.critic_parameters, *found.parameters] if p.grad is not None]))
     assert found.portion == 3
     assert torch.allclose(states[0], states[1], rtol=1e-3, atol=1e-6)
+
+
+def test_streams_are_asked_for_portions_and_the_centre_moves_once_a_step() -> None:
+    """By the mean over all portions, a share that the game says; in a short training far more than StyleGAN's share."""
+    asked: list[int | None] = []
+    found = game(Streams(lambda n, generator, portion: asked.append(portion) or Images(pictures(n))), micro_batch=4)
+    assert found.centre_keep == 0.998
+    found.centre_keep = 0.75
+    z = torch.randn([8, found.G.z_dim], generator=torch.Generator().manual_seed(1))
+    was, mean = found.G.mapping.w_avg.clone(), found.G.mapping(z, None)[:, 0].mean(dim=0)
+    found.step()
+    assert asked == [4] and torch.allclose(found.G.mapping.w_avg, 0.75 * was + 0.25 * mean, atol=1e-6)
+    net = tiny.network()
+    net.G.mapping.w_avg += 100
+    after = copy_network(net)
+    fine_tune(net, after, Streams(stored(pictures(8))), RedactionLoss(), PLAIN, Schedule(10, 4, 0.001, 0))
+    assert float(after.G.mapping.w_avg.abs().max()) < 5 and torch.equal(after.G_ema.mapping.w_avg, after.G.mapping.w_avg)
+
+
+def test_figures_have_what_penalties_add() -> None:
+    """So that one that is not finite is seen before the step that it spoils is taken for a good one."""
+    found = game(rules=Rules(r1=1.0, paths=2.0))
+    weight = found.G.mapping.fc0.weight
+    figures = [found.step(), found.step()]
+    assert figures[0]["penalties"] > 0 == figures[1]["penalties"]
+    found.streams = dataclasses.replace(found.streams, penalty=lambda: 3 * weight.sum())
+    expected = 3 * float(weight.detach().sum())
+    assert found.step()["penalties"] == pytest.approx(expected, rel=EXACT)
 
 
 def test_portions_fill_groups() -> None:
@@ -188,6 +216,16 @@ def test_the_average_by_hand() -> None:
     was, aim = G_ema.synthesis.b4.const.clone(), G.synthesis.b4.const
     average(G_ema, G, 0.75)
     assert torch.allclose(G_ema.synthesis.b4.const, 0.75 * was + 0.25 * aim, atol=1e-6)
+
+
+@pytest.mark.parametrize(("architecture", "name"), [("stylegan2", "b16.conv1.noise_strength"), ("stylegan3", "input.affine.bias")])
+def test_the_average_stays_where_nothing_is_trained(architecture: str, name: str) -> None:
+    net = tiny_conditional.network(architecture)
+    mine, theirs = (each.synthesis.get_parameter(name) for each in (net.G_ema, net.G))
+    theirs.data += 1
+    was = mine.clone()
+    average(net.G_ema, net.G, 0.5)
+    assert torch.equal(mine, was)
 
 
 def test_a_penalty_reaches_the_weights() -> None:

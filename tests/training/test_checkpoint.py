@@ -122,6 +122,20 @@ def test_a_loss_that_runs_away_goes_back_once_with_half_the_rate(loss: float) ->
         trained(Toy(lambda turn: loss if turn.step == 17 else None))
 
 
+def test_weights_that_are_not_finite_are_not_gone_back_to() -> None:
+    """The loss of step 15 is finite, what the step makes of the weights is not; they would be remembered after it."""
+
+    class Spoilt(Toy):
+        def step(self, turn: Turn) -> dict[str, float]:
+            figures = super().step(turn)
+            if turn.rate == 1 and turn.step == 15:
+                self.model.weight.data.fill_(math.nan)
+            return figures
+
+    toy = trained(Spoilt())
+    assert [turn.step for turn in toy.turns if turn.rate == 0.5] == list(range(12, STEPS)) and math.isfinite(result(toy)[0])
+
+
 def test_gone_on_with_after_stepping_back() -> None:
     def broken(turn: Turn) -> Any:
         return math.nan if turn.rate == 1 and turn.step == 17 else None

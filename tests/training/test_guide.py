@@ -73,7 +73,7 @@ def test_rare_attributes_come_often_and_the_rest_still_does() -> None:
     latents = labelled([500, 10])
     weights = rare_weights(latents, torch.ones(1000, dtype=torch.bool))
     assert weights is not None and torch.isclose(weights.sum(), torch.ones([], dtype=torch.float64))
-    drawn = Pool(latents.w, weights).draw(20_000, torch.Generator().manual_seed(0))
+    drawn = latents.w[Pool(latents.w, weights).pick(20_000, torch.Generator().manual_seed(0))]
     share = float((drawn < 10).float().mean())
     expected = 0.5 * 10 / 1000 + 0.5 * (1 + 10 / 500) / 2
     assert abs(share - expected) < 0.02

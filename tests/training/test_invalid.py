@@ -62,6 +62,18 @@ def test_found_ones_are_replayed_when_there_are_no_more() -> None:
     assert {float(value) for value in stream(64, random(1)).img[:, 0, 0, 0]} <= known
 
 
+def test_what_is_kept_is_bounded_in_bytes_and_holds_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invalid, "KEPT_BYTES", 10 * 8 + 7)  # A picture is two numbers.
+    stream = InvalidPictures(Echo(), below(-100.0), torch.eye(3)[[2]])
+    stream.G.mapping = lambda z, c: z
+    for at_a_time in (None, 5):
+        drawn = stream(64, random(), at_a_time)
+        assert len(drawn.img) == 64 and len(stream.found) == 10
+        assert all(each.untyped_storage().nbytes() == each.numel() * 4 for found in stream.found for each in (found.img, found.z, found.c))
+    stream.load_state_dict(stream.state_dict())
+    assert len(stream.found) == 10 and all(found.img.untyped_storage().nbytes() == 8 for found in stream.found)
+
+
 def test_rare_ones_are_sought_near_past_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Past 2.6 lie 0.5 % of a normal variable: near past ones far more do."""
     hits = []

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_run
 import torch
 from PIL import Image
 
+from stylegan_redact.network import sample_w
 from stylegan_redact.training.images import open_images
-from stylegan_redact.training.streams import Images, Mixed, from_files, mixed, only, stored
+from stylegan_redact.training.invalid import InvalidPictures
+from stylegan_redact.training.streams import Images, Mixed, Stream, from_files, generated, mixed, only, stored
 from stylegan_redact.types import RedactError
 
 SHAPE = (3, 4, 4)
@@ -48,6 +51,31 @@ def write(path: Path, content: dict[str, bytes]) -> Path:
 
 def random(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def test_portions_change_how_many_are_drawn_at_once_and_not_which(tmp_path: Path) -> None:
+    G = tiny_run.generator()
+    w = sample_w(G, range(30))
+    sizes: list[int] = []
+    G.synthesis.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+
+    def bright(img: torch.Tensor, seeds: object = None) -> torch.Tensor:
+        sizes.append(len(img))
+        return img.mean([1, 2, 3]) > 0
+
+    found = open_images(write(tmp_path / "set", files()), SHAPE)
+
+    def streams() -> list[Stream]:
+        drawn = generated(G, w)
+        return [drawn, only(drawn, bright, "it"), mixed([drawn, drawn]), from_files(found, 0, CPU, bright), InvalidPictures(G, bright)]
+
+    for one, other in zip(streams(), streams(), strict=True):
+        sizes.clear()
+        whole = one(10, random()).img
+        assert max(sizes) > 3
+        sizes.clear()
+        torch.testing.assert_close(other(10, random(), 3).img, whole, rtol=1e-5, atol=1e-5)
+        assert max(sizes) == 3
 
 
 @pytest.mark.parametrize("name", ["set", "set.zip"])
@@ -129,7 +157,7 @@ def test_what_does_not_divide_goes_to_each_in_turn_and_memories_are_kept() -> No
         def __init__(self, level: float) -> None:
             self.level, self.drawn = level, 0
 
-        def __call__(self, n: int, generator: torch.Generator) -> Images:
+        def __call__(self, n: int, generator: torch.Generator, at_a_time: int | None = None) -> Images:
             self.drawn += n
             return Images(torch.full([n, 1, 2, 2], self.level))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stylegan_redact.types import RedactError, Subspace
-from stylegan_redact.wspace.affine import AffineEdit, compose, fold_into_affine, move_to_quantile, natural_shift, orthogonal_to, projection_quantile
+from stylegan_redact.wspace.affine import AffineEdit, fold_into_affine, move_to_quantile, natural_shift, orthogonal_to, projection_quantile
 
 DIMENSIONS = 16
 EXACT = 1e-12  # float64: some ten operations on numbers of size 1 to 10
@@ -87,15 +87,6 @@ def test_fold_covers_truncation() -> None:
         assert_same(layer(*folded, truncated, 0.25, 1.0), layer(weight, bias, edit(truncated), 0.25, 1.0))
 
 
-def test_compose_is_first_then_second_and_associative() -> None:
-    first, second, third, w = edit_of(30), edit_of(40), edit_of(50), draw(8, DIMENSIONS, seed=3)
-    assert_same(compose(first, second)(w), second(first(w)))
-    assert_differs(compose(first, second)(w), compose(second, first)(w))
-    left, right = compose(compose(first, second), third), compose(first, compose(second, third))
-    assert_same(left.matrix, right.matrix)
-    assert_same(left.offset, right.offset)
-
-
 @pytest.mark.parametrize("rank", [1, 3])
 @pytest.mark.parametrize("natural", [False, True])
 def test_moved_latents_are_at_the_target(rank: int, natural: bool) -> None:
@@ -104,9 +95,7 @@ def test_moved_latents_are_at_the_target(rank: int, natural: bool) -> None:
     edit = move_to_quantile(subspace, target, shift=shift)
     assert_same(edit(w) @ subspace.basis.T, target.expand(40, rank))
     assert_differs(w @ subspace.basis.T, target.expand(40, rank))
-    twice = compose(edit, edit)
-    assert_same(twice.matrix, edit.matrix)
-    assert_same(twice.offset, edit.offset)
+    assert_same(edit(edit(w)), edit(w))
     assert int(torch.linalg.matrix_rank(edit.matrix - torch.eye(DIMENSIONS, dtype=torch.float64), atol=1e-10)) == rank
 
 
