@@ -19,7 +19,7 @@ from typing import Any
 import click
 import torch
 
-from stylegan_redact import api, attacks, evaluation, extractors, job, plugins
+from stylegan_redact import api, asking, attacks, evaluation, extractors, job, plugins
 from stylegan_redact.attacks.gradient import Gradient
 from stylegan_redact.attacks.relearn import Relearn
 from stylegan_redact.evaluation import PairedImages
@@ -96,7 +96,7 @@ class Filtered:
 
 def rows_there() -> list[str]:
     """The network as it is, every method that suppresses an attribute, by default options, and the filter if this version has it."""
-    names = [name for name in plugins.names(job.METHODS) if "label" not in plugins.load(job.METHODS, name).needs]
+    names = [name for name in plugins.names(asking.METHODS) if "label" not in plugins.load(asking.METHODS, name).needs]
     return [NONE, *names] + ([FILTER] if importlib.util.find_spec(REJECTION) is not None else [])
 
 
@@ -141,7 +141,7 @@ def peak_memory() -> float:
 
 
 def _request(work: Work, kind: str, options: dict[str, Any]) -> job.Request:
-    known = {each.name for each in plugins.options(plugins.load(job.METHODS, kind))}
+    known = {each.name for each in plugins.options(plugins.load(asking.METHODS, kind))}
     budget = {"kimg": work.kimg} if work.kimg is not None and "kimg" in known else {}
     return job.Request(
         work.network, work.feature, method=kind, method_options=budget | options, classifier=work.classifier, judge=work.judge, seed=work.seed,

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from stylegan_redact import (
     api,
+    asking,
     casting,
     class_requests,
     delta,
@@ -31,6 +31,7 @@ from stylegan_redact import (
     snapshots,
     steering,
 )
+from stylegan_redact.asking import MOST_SEEDS, SEEDS_PER_RUN, Request
 from stylegan_redact.labels import Labels
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import seed_range, span
@@ -40,47 +41,6 @@ from stylegan_redact.precision import Precision, no_shortcuts
 from stylegan_redact.progress import Progress, time_text
 from stylegan_redact.types import Estimate, Feature, Network, RedactError
 from stylegan_redact.version import VERSION
-
-METHODS = "stylegan_redact.methods"
-SEEDS_PER_RUN = 10_000_000
-"""--seed=0 labels seeds from 0 and is measured on seeds from 5,000,000; --seed=1 starts ten million later, and so on."""
-MOST_SEEDS = SEEDS_PER_RUN // 2
-LARGEST_SEED = 2**32 // SEEDS_PER_RUN - 1
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line says."""
-
-    network: str
-    feature: str
-    """One, or several with commas between them."""
-    outdir: str = "redact-runs"
-    method: str = "edit"
-    method_options: Mapping[str, Any] | None = None
-    classifier: str | None = None
-    judge: str | None = None
-    keep: tuple[str, ...] = ()
-    seed: int = 0
-    batch_gpu: int | None = None
-    num_images: int = 10_000
-    num_latents: int = 6_000
-    access: tuple[str, ...] = ("z",)
-    device: str = "auto"
-    classes: str | None = None
-    """--class: which class of a conditional network, or all."""
-    trust_source: tuple[str, ...] = ()
-    decoder: str | None = None
-    resume: str | None = None
-    """latest, or a run directory."""
-    checkpoint_every: float = 60.0
-    """Seconds."""
-    snap: int | None = None
-    """Thousands of images between snapshots."""
-    labels: str | None = None
-    """File of labelled latents."""
-    delta: bool = True
-    """Also write the edit apart from the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +67,7 @@ def prepare(request: Request) -> Plan:
     Raises:
         RedactError: something is missing, damaged, unknown, out of its range, or would measure itself.
     """
-    method = plugins.build(plugins.load(METHODS, request.method), request.method_options or {})
+    method = plugins.build(plugins.load(asking.METHODS, request.method), request.method_options or {})
     device = meant.device_of(request.device)
     no_shortcuts(device)
     run_dir.check_outdir(request.outdir)
