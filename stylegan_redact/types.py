@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The values that flow from step to step. All frozen; this module imports nothing, not even torch: the command line needs its errors before it needs torch."""
+"""The values that flow from step to step. All frozen; this module imports nothing, not even torch: command lines need its errors first."""
 
 from __future__ import annotations
 
