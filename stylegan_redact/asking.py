@@ -49,6 +49,8 @@ class Request:
     """File of labelled latents."""
     delta: bool = True
     """Also write the edit apart from the network."""
+    profile: bool = False
+    """Also write where the time went."""
 
 
 def bundled() -> dict[str, Path]:

@@ -135,6 +135,7 @@ def core_options() -> list[click.Option]:
         click.Option(["--checkpoint-every"], type=click.FloatRange(0), default=60.0, metavar="SECONDS", help="How often to keep what that needs"),
         click.Option(["--snap"], type=click.IntRange(1), metavar="KIMG", help="Networks and pictures of the training, every so many thousand images"),
         click.Option(["--delta/--no-delta"], default=True, help="Write redaction.safetensors: the edit apart from the network, docs/delta.md"),
+        click.Option(["--profile"], is_flag=True, help="Write where the time goes, profile.txt, with traces of a few steps, docs/performance.md"),
         click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options and a time estimate, then stop; write nothing"),
     ]
 

@@ -24,6 +24,7 @@ from stylegan_redact import (
     pictures,
     plugins,
     prechecks,
+    profiling,
     reporting,
     run_dir,
     running,
@@ -164,7 +165,8 @@ def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
         progress.tell(plan.precision.told)
     for line in network_files.notes(plan.file.snapshot, plan.network):
         progress.tell(line)
-    feature = _label(plan, progress)
+    with run.profile.part(profiling.LABELLING):
+        feature = _label(plan, progress)
     assert feature.latents is not None
     layout = pictures.choose(feature.latents, plan.network.G_ema.img_resolution) if plan.sitting is None else None
     run.save = functools.partial(_save_unfinished, plan)
@@ -172,15 +174,21 @@ def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
         draw = functools.partial(pictures.save_one, layout=layout, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
         run.checkpoints.observe = snapshots.of_run(plan.request.snap, run, draw, progress)
     before = prechecks.first_look(plan, feature, run.folder, progress)
-    after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
-    shown = _show(plan, feature, after, layout, run.folder)
-    estimates, pairs = _measure(plan, feature, after, run, progress)
-    dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, provenance(plan))
+    with run.profile.part(profiling.TRAINING):
+        after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
+    with run.profile.part(profiling.REPORT):
+        shown = _show(plan, feature, after, layout, run.folder)
+    with run.profile.part(profiling.EVALUATION):
+        estimates, pairs = _measure(plan, feature, after, run, progress)
+    with run.profile.part(profiling.IO):
+        dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, provenance(plan))
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
     if plan.request.delta and isinstance(plan.file.snapshot, Snapshot):
-        delta.write(after, plan.file.snapshot, run.folder / delta.NAME, provenance(plan), estimates)
-    _conclude(plan, run.folder, estimates, pairs, {"before_training": before, "pictures": shown, "dropped": dropped}, progress)
+        with run.profile.part(profiling.IO):
+            delta.write(after, plan.file.snapshot, run.folder / delta.NAME, provenance(plan), estimates)
+    with run.profile.part(profiling.REPORT):
+        _conclude(plan, run.folder, estimates, pairs, {"before_training": before, "pictures": shown, "dropped": dropped}, progress)
 
 
 def _save_unfinished(plan: Plan, network: Network, path: Path, told: str) -> None:
@@ -216,7 +224,7 @@ def _measure(plan: Plan, feature: Feature, after: Network, run: running.Run, pro
     )  # fmt: skip
     if plan.sitting is not None:
         return person_requests.measure(measurement, feature, plan.sitting, progress), []
-    estimates, pairs = measurement.answers(progress)
+    estimates, pairs = measurement.answers(run.profile.stepping(progress))
     merged = (
         pairs if plan.class_index is not None or not set(plan.features) <= set(plan.judge.attributes) else evaluation.merged(pairs, plan.features)
     )

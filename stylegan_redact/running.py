@@ -11,6 +11,7 @@ from typing import Any
 
 from stylegan_redact import keeping, resuming, run_dir
 from stylegan_redact.checkpoints import FOLDER, Checkpoints
+from stylegan_redact.profiling import Profile
 from stylegan_redact.progress import Progress
 from stylegan_redact.proof.pair_store import PairStore
 from stylegan_redact.stopping import INTERRUPTED, listening
@@ -28,6 +29,7 @@ class Run:
     checkpoints: Checkpoints
     pairs: PairStore
     """What was measured so far."""
+    profile: Profile
     ending: str
     """Of a network's file."""
     save: Callable[[Network, Path, str], None] | None = None
@@ -47,7 +49,8 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
     """A run in its folder, new or resumed, that keeps what it needs to go on; at the end that is deleted.
 
     Args:
-        request:     Its `resume` and `outdir` are as `resuming.run_folder` takes them, its `checkpoint_every` is the seconds between checkpoints.
+        request:     Its `resume` and `outdir` are as `resuming.run_folder` takes them, its `checkpoint_every` is the seconds between checkpoints,
+                     its `profile` whether to write where the time went.
         description: As `resuming.run_folder` takes it, like the options.
         options:     All, as they will be used.
         ending:      Of a network's file.
@@ -62,8 +65,8 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
         progress.keep_in(folder)
         progress.tell(told)
         checkpoints = Checkpoints(folder / FOLDER, request.checkpoint_every, progress.tell)
-        run = Run(folder, checkpoints, PairStore(folder / FOLDER / "pairs"), ending)
-        with listening(checkpoints) as signals, keeping.kept_by(checkpoints):
+        run = Run(folder, checkpoints, PairStore(folder / FOLDER / "pairs"), Profile(folder if request.profile else None), ending)
+        with listening(checkpoints) as signals, keeping.kept_by(run.profile.watching(checkpoints)):
             try:
                 yield run
             except keeping.Stopped as stopped:
@@ -77,6 +80,7 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
                     resuming.discard(folder)
                 raise
         checkpoints.remove()
+        run.profile.write()
         (folder / f"{UNFINISHED}{ending}").unlink(missing_ok=True)
 
 

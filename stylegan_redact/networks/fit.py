@@ -96,7 +96,7 @@ _BY_ELEMENT = {torch.Tensor.mul, torch.Tensor.div, torch.Tensor.sub, torch.Tenso
 
 
 class _StaysWithoutMemory(TorchFunctionMode):
-    """Ignores `tensor.to(device)`: what has no values cannot move. Makes the shapes of arithmetic itself, for which torch would import its compiler."""
+    """Ignores `tensor.to(device)`: what has no values cannot move. Makes shapes of arithmetic itself: torch would import its compiler for them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 _FILES = {"network", "classifier", "judge", "before", "after", "second_judge", "attacker", "positives"}
-_WHERE = {"outdir", "method_options", "resume", "checkpoint_every", "snap"}
+_WHERE = {"outdir", "method_options", "resume", "checkpoint_every", "snap", "profile"}
 _SPELT = {"classes": "class"}
 
 
