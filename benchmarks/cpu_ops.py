@@ -23,7 +23,7 @@ import click
 import numpy as np
 import torch
 
-from stylegan_redact.host import install_shims
+from benchmarks.beside import Host
 from stylegan_redact.networks.stylegan3 import SynthesisNetwork
 from torch_utils.ops import cpu_kernels, filtered_lrelu, upfirdn2d
 
@@ -71,20 +71,6 @@ def layers_of_stylegan2(batch: int) -> list[Layer]:
     return layers
 
 
-def host_module(checkout: Path, name: str) -> Any:
-    """`torch_utils.ops.NAME` of an NVIDIA checkout, beside ours, which is put back."""
-    ours = {key: sys.modules.pop(key) for key in list(sys.modules) if key.split(".")[0] in ("torch_utils", "dnnlib")}
-    install_shims()
-    sys.path.insert(0, str(checkout))
-    try:
-        return __import__(f"torch_utils.ops.{name}", fromlist=[name])
-    finally:
-        sys.path.remove(str(checkout))
-        for key in [key for key in sys.modules if key.split(".")[0] in ("torch_utils", "dnnlib")]:
-            del sys.modules[key]
-        sys.modules.update(ours)
-
-
 def work_of(module: Any, impl: str, compiled: bool, backward: bool) -> Callable[[Call, torch.Tensor], torch.Tensor]:
     """One contender: runs a layer, and its gradient too if asked to."""
     least = 0 if compiled else sys.maxsize
@@ -122,7 +108,7 @@ def main(network: str, batch: int, threads: int, rounds: int, backward: bool, ev
     contenders = {"compiled": work_of(ours, "cuda", True, backward), "torch-only path": work_of(ours, "cuda", False, backward)}
     contenders["reference"] = work_of(ours, "ref", False, backward)
     if host is not None:
-        contenders["host's reference"] = work_of(host_module(host, name), "ref", False, backward)
+        contenders["host's reference"] = work_of(Host(host).module(f"torch_utils.ops.{name}"), "ref", False, backward)
     if cpu_kernels._plugin() is None:
         raise click.ClickException("there is nothing to compare: the kernels are not compiled")
 
