@@ -10,6 +10,7 @@ process waited for a processor; with more than one thread only `--clock=wall` sa
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import platform
@@ -25,7 +26,7 @@ import torch
 
 from benchmarks.beside import Host
 from stylegan_redact.networks.stylegan3 import SynthesisNetwork
-from torch_utils.ops import cpu_kernels, filtered_lrelu, upfirdn2d
+from torch_utils.ops import bias_act, cpu_kernels, filtered_lrelu, upfirdn2d
 
 CONFIGURATIONS = {
     "stylegan3-t": dict(channel_base=16384, channel_max=512),
@@ -71,6 +72,20 @@ def layers_of_stylegan2(batch: int) -> list[Layer]:
     return layers
 
 
+def layers_of_activation(batch: int) -> list[Layer]:
+    """Bias, leaky ReLU, gain and clamp behind the large convolutions of StyleGAN2 at 256 px."""
+    layers: list[Layer] = []
+    for resolution in (64, 128, 256):
+        channels = min(16384 // resolution, 512)
+        b = torch.randn(channels)
+
+        def bend(module: Any, x: torch.Tensor, impl: str, b: torch.Tensor = b) -> torch.Tensor:
+            return module.bias_act(x, b, act="lrelu", clamp=256, impl=impl)
+
+        layers.append((f"b{resolution}.conv1", (batch, channels, resolution, resolution), bend))
+    return layers
+
+
 def work_of(module: Any, impl: str, compiled: bool, backward: bool) -> Callable[[Call, torch.Tensor], torch.Tensor]:
     """One contender: runs a layer, and its gradient too if asked to."""
     least = 0 if compiled else sys.maxsize
@@ -89,7 +104,7 @@ def work_of(module: Any, impl: str, compiled: bool, backward: bool) -> Callable[
 
 
 @click.command()
-@click.option("--network", type=click.Choice(["stylegan2", *CONFIGURATIONS]), default="stylegan3-t", show_default=True)
+@click.option("--network", type=click.Choice(["stylegan2", "activation", *CONFIGURATIONS]), default="stylegan3-t", show_default=True)
 @click.option("--batch", default=1, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
@@ -102,9 +117,10 @@ def main(network: str, batch: int, threads: int, rounds: int, backward: bool, ev
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     now = time.process_time if clock == "cpu" else time.perf_counter
-    layers = layers_of_stylegan2(batch) if network == "stylegan2" else layers_of_stylegan3(network, batch)
+    makers = {"stylegan2": (upfirdn2d, layers_of_stylegan2), "activation": (bias_act, layers_of_activation)}
+    ours, make = makers.get(network, (filtered_lrelu, functools.partial(layers_of_stylegan3, network)))
+    layers, name = make(batch), ours.__name__.rpartition(".")[2]
     layers = layers[::-1][::every][::-1]
-    name, ours = ("upfirdn2d", upfirdn2d) if network == "stylegan2" else ("filtered_lrelu", filtered_lrelu)
     contenders = {"compiled": work_of(ours, "cuda", True, backward), "torch-only path": work_of(ours, "cuda", False, backward)}
     contenders["reference"] = work_of(ours, "ref", False, backward)
     if host is not None:
