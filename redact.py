@@ -11,10 +11,11 @@ def main() -> None:
     try:
         host.prepare()
         from stylegan_redact import cli  # Not before the shims are in place.
+
+        cli.main()
     except ImportError as error:
         sys.stderr.write(f"Error: {host.explain(error)}\n")
         sys.exit(2)
-    cli.main()
 
 
 if __name__ == "__main__":

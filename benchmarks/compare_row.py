@@ -19,7 +19,7 @@ from typing import Any
 import click
 import torch
 
-from stylegan_redact import api, attacks, detectors, evaluation, extractors, job, plugins
+from stylegan_redact import api, asking, attacks, detectors, evaluation, extractors, job, plugins
 from stylegan_redact.attacks.gradient import Gradient
 from stylegan_redact.attacks.relearn import Relearn
 from stylegan_redact.evaluation import PairedImages
@@ -96,7 +96,7 @@ class Filtered:
 
 def rows_there() -> list[str]:
     """The network as it is, every method that suppresses an attribute, by default options, and the filter if this version has it."""
-    names = [name for name in plugins.names(job.METHODS) if "label" not in plugins.load(job.METHODS, name).needs]
+    names = [name for name in plugins.names(asking.METHODS) if "label" not in plugins.load(asking.METHODS, name).needs]
     return [NONE, *names] + ([FILTER] if importlib.util.find_spec(REJECTION) is not None else [])
 
 
@@ -149,7 +149,7 @@ def _request(work: Work, kind: str, options: dict[str, Any]) -> job.Request:
 
 def budgets(kind: str, kimg: float | None) -> dict[str, float]:
     """What each stage of a method gets of so many thousands of images: shared as the defaults of its options that end in kimg are; None: nothing."""
-    stages = {each.name: each.default for each in plugins.options(plugins.load(job.METHODS, kind)) if each.name.endswith("kimg")}
+    stages = {each.name: each.default for each in plugins.options(plugins.load(asking.METHODS, kind)) if each.name.endswith("kimg")}
     return {} if kimg is None else {name: kimg * (default / sum(stages.values())) for name, default in stages.items()}
 
 

@@ -10,13 +10,13 @@ process waited for a processor; with more than one thread only `--clock=wall` sa
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import gc
 import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ import click
 import numpy as np
 import torch
 
-from stylegan_redact.host import install_shims
+from benchmarks.beside import Host
 from stylegan_redact.networks.stylegan3 import SynthesisNetwork
-from torch_utils.ops import cpu_kernels, filtered_lrelu, upfirdn2d
+from torch_utils.ops import bias_act, cpu_kernels, filtered_lrelu, upfirdn2d
 
 CONFIGURATIONS = {
     "stylegan3-t": dict(channel_base=16384, channel_max=512),
@@ -72,25 +72,18 @@ def layers_of_stylegan2(batch: int) -> list[Layer]:
     return layers
 
 
-@contextlib.contextmanager
-def operations_of(checkout: Path) -> Iterator[None]:
-    """Whoever imports `torch_utils` meanwhile gets that of an NVIDIA checkout; afterwards ours is put back."""
-    ours = {key: sys.modules.pop(key) for key in list(sys.modules) if key.split(".")[0] in ("torch_utils", "dnnlib")}
-    install_shims()
-    sys.path.insert(0, str(checkout))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(checkout))
-        for key in [key for key in sys.modules if key.split(".")[0] in ("torch_utils", "dnnlib")]:
-            del sys.modules[key]
-        sys.modules.update(ours)
+def layers_of_activation(batch: int) -> list[Layer]:
+    """Bias, leaky ReLU, gain and clamp behind the large convolutions of StyleGAN2 at 256 px."""
+    layers: list[Layer] = []
+    for resolution in (64, 128, 256):
+        channels = min(16384 // resolution, 512)
+        b = torch.randn(channels)
 
+        def bend(module: Any, x: torch.Tensor, impl: str, b: torch.Tensor = b) -> torch.Tensor:
+            return module.bias_act(x, b, act="lrelu", clamp=256, impl=impl)
 
-def host_module(checkout: Path, name: str) -> Any:
-    """`torch_utils.ops.NAME` of an NVIDIA checkout, beside ours."""
-    with operations_of(checkout):
-        return __import__(f"torch_utils.ops.{name}", fromlist=[name])
+        layers.append((f"b{resolution}.conv1", (batch, channels, resolution, resolution), bend))
+    return layers
 
 
 def work_of(module: Any, impl: str, compiled: bool, backward: bool) -> Callable[[Call, torch.Tensor], torch.Tensor]:
@@ -111,7 +104,7 @@ def work_of(module: Any, impl: str, compiled: bool, backward: bool) -> Callable[
 
 
 @click.command()
-@click.option("--network", type=click.Choice(["stylegan2", *CONFIGURATIONS]), default="stylegan3-t", show_default=True)
+@click.option("--network", type=click.Choice(["stylegan2", "activation", *CONFIGURATIONS]), default="stylegan3-t", show_default=True)
 @click.option("--batch", default=1, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
@@ -124,13 +117,14 @@ def main(network: str, batch: int, threads: int, rounds: int, backward: bool, ev
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     now = time.process_time if clock == "cpu" else time.perf_counter
-    layers = layers_of_stylegan2(batch) if network == "stylegan2" else layers_of_stylegan3(network, batch)
+    makers = {"stylegan2": (upfirdn2d, layers_of_stylegan2), "activation": (bias_act, layers_of_activation)}
+    ours, make = makers.get(network, (filtered_lrelu, functools.partial(layers_of_stylegan3, network)))
+    layers, name = make(batch), ours.__name__.rpartition(".")[2]
     layers = layers[::-1][::every][::-1]
-    name, ours = ("upfirdn2d", upfirdn2d) if network == "stylegan2" else ("filtered_lrelu", filtered_lrelu)
     contenders = {"compiled": work_of(ours, "cuda", True, backward), "torch-only path": work_of(ours, "cuda", False, backward)}
     contenders["reference"] = work_of(ours, "ref", False, backward)
     if host is not None:
-        contenders["host's reference"] = work_of(host_module(host, name), "ref", False, backward)
+        contenders["host's reference"] = work_of(Host(host).module(f"torch_utils.ops.{name}"), "ref", False, backward)
     if cpu_kernels._plugin() is None:
         raise click.ClickException("there is nothing to compare: the kernels are not compiled")
 

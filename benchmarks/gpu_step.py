@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.cpu_ops import operations_of
+from benchmarks.beside import Host
 from stylegan_redact import networks
 from torch_utils.ops import gpu_kernels
 from torch_utils.ops.cpu_kernels import SWITCH
@@ -62,7 +62,7 @@ def module_of(name: str, host: Path | None) -> Any:
     spec = importlib.util.spec_from_file_location(f"{name}_on_host", Path(networks.__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    with operations_of(host):
+    with Host(host).in_place():
         spec.loader.exec_module(module)
     return module
 

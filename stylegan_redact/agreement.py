@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
 
 from stylegan_redact.estimates import Flags, clopper_pearson, pair_counts
 from stylegan_redact.types import Estimate
@@ -74,6 +73,8 @@ def _answers(one: Flags, other: Flags) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _half(influence: np.ndarray, confidence: float) -> float:
+    from scipy import stats  # It takes as long as torch to import, and the first step does not need it.
+
     return float(stats.norm.isf((1 - confidence) / 2)) * math.sqrt(float((influence**2).mean()) / len(influence))
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line. Methods' options are made from the fields of their dataclasses; RedactError becomes a message and exit code 2 or 3."""
+"""The command line. Methods' options are made from the fields of their dataclasses; RedactError becomes a message and exit code 2 or 3.
+
+What needs torch is imported by the function that needs it: `--help` answers without.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +12,23 @@ import os
 import sys
 import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan_redact import (
-    class_requests,
-    downloads,
-    evaluation,
-    feature_requests,
-    given,
-    job,
-    person_requests,
-    plugins,
-    ranks,
-    time_estimate,
-    verbs,
-)
+from stylegan_redact import asking, feature_requests, plugin_files, plugins, verbs
 from stylegan_redact.failures import Distrust, Failure, failure, printable
 from stylegan_redact.host import strtobool
-from stylegan_redact.launching import gpus_option, on_ranks
-from stylegan_redact.network_files import bundled
-from stylegan_redact.progress import Progress
-from stylegan_redact.run_dir import strict
-from stylegan_redact.running import Ended
-from stylegan_redact.types import RedactError
+from stylegan_redact.types import ACCESSES, RedactError
 
-__all__ = ["CommaList", "Distrust", "Failure", "command", "failure", "main", "offline_option", "printable"]
+if TYPE_CHECKING:
+    from stylegan_redact.job import Plan
+    from stylegan_redact.progress import Progress
+
+__all__ = ["CommaList", "Distrust", "Failure", "command", "failure", "gpus_option", "main", "offline_option", "printable"]
 
 DEFAULT_METHOD = "edit"
-_TAKEN = {field.name for field in dataclasses.fields(job.Request)}
+_TAKEN = {field.name for field in dataclasses.fields(asking.Request)}
 """Options of the command itself; where a method has one of the same name, the value goes to both."""
 
 
@@ -55,9 +45,17 @@ class CommaList(click.ParamType):
 def main() -> None:
     """Runs the command, or the verb that the first word names, and ends the process."""
     chosen, verb = choose(sys.argv[1:])
-    if ranks.asked(os.environ) > 1 and not any(option.name == "gpus" for option in chosen.params):
+    if _on_several() and not any(option.name == "gpus" for option in chosen.params):
         raise SystemExit(f"Error: redact.py {verb} was started on several ranks - one process does it - start it once, without torchrun")
     chosen(args=sys.argv[2:] if verb else sys.argv[1:], prog_name=f"redact.py {verb}".strip())
+
+
+def _on_several() -> bool:
+    if "WORLD_SIZE" not in os.environ:  # Of torchrun. Without it nobody waits for torch here.
+        return False
+    from stylegan_redact import ranks
+
+    return ranks.asked(os.environ) > 1
 
 
 def choose(args: Sequence[str]) -> tuple[click.Command, str]:
@@ -69,7 +67,7 @@ def choose(args: Sequence[str]) -> tuple[click.Command, str]:
 def command() -> click.Command:
     """The command, with the options of all methods that there are."""
     context = {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 120, "show_default": True}
-    epilog = "Options may be written with - or _. NETWORK: " + ", ".join([*bundled(), "a path", "a URL"]) + "."
+    epilog = "Options may be written with - or _. NETWORK: " + ", ".join([*asking.bundled(), "a path", "a URL"]) + "."
     epilog += f" Also: {', '.join(f'redact.py {verb}' for verb in verbs.names())}; --help of each."
     doc = "Suppress a feature in a pre-trained GAN, and show what changed."
     return click.Command("redact", callback=redact, params=[*core_options(), *method_options()], help=doc, epilog=epilog, context_settings=context)
@@ -77,7 +75,7 @@ def command() -> click.Command:
 
 def core_options() -> list[click.Option]:
     """Those that every method has."""
-    count = click.IntRange(1, job.MOST_SEEDS)
+    count = click.IntRange(1, asking.MOST_SEEDS)
     return [
         click.Option(["--network"], required=True, metavar="NAME|PATH|URL", help="Network pickle, or the name of a bundled network"),
         click.Option(
@@ -93,7 +91,7 @@ def core_options() -> list[click.Option]:
             + "; ".join(feature_requests.SOURCES.values()),
         ),
         click.Option(["--outdir"], default="redact-runs", metavar="DIR", help="Where to save the results"),
-        click.Option(["--method"], type=click.Choice(plugins.names(job.METHODS)), show_default=DEFAULT_METHOD, help="How to redact"),
+        click.Option(["--method"], type=click.Choice(plugins.names(asking.METHODS)), show_default=DEFAULT_METHOD, help="How to redact"),
         click.Option(
             ["--class", "classes"], metavar="N|all", help="Class of a conditional network to redact the feature in; all: of each seed's own"
         ),
@@ -105,12 +103,10 @@ def core_options() -> list[click.Option]:
             help="Attributes whose largest change is reported; edit holds all that there are, methods that follow a direction move these not",
         ),
         *source_options(),
-        click.Option(["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="Random seed; the same command gives the same pickle"),
+        click.Option(["--seed"], type=click.IntRange(0, asking.LARGEST_SEED), default=0, help="Random seed; the same command gives the same pickle"),
         click.Option(["--num-latents"], type=count, default=6_000, help="Seeds to label with the classifier"),
         click.Option(["--num-images"], type=count, default=10_000, help="Fresh seeds to measure on"),
-        click.Option(
-            ["--access"], type=CommaList(), default="z", help=f"Ways in to measure, of {', '.join(evaluation.ACCESSES)}; z is always measured"
-        ),
+        click.Option(["--access"], type=CommaList(), default="z", help=f"Ways in to measure, of {', '.join(ACCESSES)}; z is always measured"),
         click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time; less memory if smaller"),
         click.Option(["--device"], type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute"),
         gpus_option(),
@@ -143,7 +139,14 @@ def running_options() -> list[click.Option]:
             metavar="KIMG",
             help="End the training once all targets hold, which the judge looks at every so many thousand images, on seeds of their own",
         ),
+        click.Option(["--profile"], is_flag=True, help="Write where the time goes, profile.txt, with traces of a few steps, docs/performance.md"),
     ]
+
+
+def gpus_option() -> click.Option:
+    """--gpus of every command that several processes can work at."""
+    doc = "Processes on this machine, one for each GPU; with --device=cpu so many on the CPU. For several machines torchrun: docs/runs.md"
+    return click.Option(["--gpus"], type=click.IntRange(1, 1024), show_default="1", help=doc)
 
 
 def offline_option() -> click.Option:
@@ -151,6 +154,8 @@ def offline_option() -> click.Option:
 
     def begin(ctx: click.Context, _: click.Parameter, given: bool) -> None:
         if given:
+            from stylegan_redact import downloads
+
             ctx.with_resource(downloads.offline())
 
     doc = "Make no connection: what would have to be downloaded is refused, unless it is in the cache"
@@ -184,8 +189,8 @@ def source_options() -> list[click.Option]:
 def method_options() -> list[click.Option]:
     """One per name of an option; the help says which methods have it."""
     owners: dict[str, list[tuple[str, plugins.Option]]] = {}
-    for method in plugins.names(job.METHODS):
-        for option in plugins.options(plugins.load(job.METHODS, method)):
+    for method, options in plugin_files.options_of_all(asking.METHODS).items():
+        for option in options:
             if option.name not in _TAKEN and _plain_type(option) is not None:
                 owners.setdefault(option.name, []).append((method, option))
     return [
@@ -196,6 +201,10 @@ def method_options() -> list[click.Option]:
 
 def redact(dry_run: bool, gpus: int | None, **values: Any) -> None:
     """The callback: values by option name, those of methods as text or None."""
+    from stylegan_redact import job, time_estimate
+    from stylegan_redact.launching import on_ranks
+    from stylegan_redact.run_dir import strict
+
     with on_ranks(1 if dry_run else gpus, values["device"]) as progress:
         plan = job.prepare(_request(values))
         progress.tell("Redaction options:\n" + json.dumps(strict(job.resolved(plan)), indent=2))
@@ -209,7 +218,10 @@ def redact(dry_run: bool, gpus: int | None, **values: Any) -> None:
         _carry_out(plan, progress)
 
 
-def _carry_out(plan: job.Plan, progress: Progress) -> None:
+def _carry_out(plan: Plan, progress: Progress) -> None:
+    from stylegan_redact import job
+    from stylegan_redact.running import Ended
+
     try:
         job.carry_out(plan, progress)
     except Ended as ended:
@@ -219,19 +231,21 @@ def _carry_out(plan: job.Plan, progress: Progress) -> None:
         raise
 
 
-def _request(values: dict[str, Any]) -> job.Request:
+def _request(values: dict[str, Any]) -> asking.Request:
     own = {name: value for name, value in values.items() if name in _TAKEN}
-    unknown = [access for access in own["access"] if access not in evaluation.ACCESSES]
+    unknown = [access for access in own["access"] if access not in ACCESSES]
     if unknown:
-        raise RedactError(f"--access={','.join(unknown)} was asked - there is: {', '.join(evaluation.ACCESSES)} - take of these")
+        raise RedactError(f"--access={','.join(unknown)} was asked - there is: {', '.join(ACCESSES)} - take of these")
     own["access"] = ("z", *(access for access in dict.fromkeys(own["access"]) if access != "z"))
     own["method"] = own["method"] or _default_method(own["feature"], own["classifier"], own["labels"])
-    known = {option.name: option for option in plugins.options(plugins.load(job.METHODS, own["method"]))}
+    known = {option.name: option for option in plugins.options(plugins.load(asking.METHODS, own["method"]))}
     told = {name: text for name, text in values.items() if name not in _TAKEN and text is not None}
-    return job.Request(**own, method_options={name: _parse(known[name], text) if name in known else text for name, text in told.items()})
+    return asking.Request(**own, method_options={name: _parse(known[name], text) if name in known else text for name, text in told.items()})
 
 
 def _default_method(feature: str, classifier: str | None, labels: str | None) -> str:
+    from stylegan_redact import class_requests, given, person_requests
+
     if person_requests.is_person(feature):
         return person_requests.METHOD
     if class_requests.is_class(feature):

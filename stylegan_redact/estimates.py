@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from scipy import optimize, stats
 
 from stylegan_redact.types import Estimate, RedactError
 
@@ -39,8 +39,8 @@ def clopper_pearson(hits: int, n: int, confidence: float = 0.95) -> Estimate:
     """
     _check_count("hits", hits, n)
     tail = _tail(confidence)
-    low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
-    high = float(stats.beta.isf(tail, hits + 1, n - hits)) if hits < n else 1.0
+    low = float(_stats().beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
+    high = float(_stats().beta.isf(tail, hits + 1, n - hits)) if hits < n else 1.0
     return Estimate(hits / n, low, high, n, "", confidence)
 
 
@@ -63,7 +63,7 @@ def mean_interval(samples: torch.Tensor | np.ndarray | Sequence[float], confiden
     values = np.asarray(samples.detach().cpu() if isinstance(samples, torch.Tensor) else samples, dtype=np.float64)
     if values.ndim != 1 or values.size < 2 or not np.isfinite(values).all():
         raise RedactError(f"A mean with its interval was asked - the samples have shape {values.shape} - give two or more finite numbers, [n]")
-    half = float(stats.t.isf(_tail(confidence), values.size - 1)) * float(values.std(ddof=1)) / math.sqrt(values.size)
+    half = float(_stats().t.isf(_tail(confidence), values.size - 1)) * float(values.std(ddof=1)) / math.sqrt(values.size)
     mean = float(values.mean())
     return Estimate(mean, mean - half, mean + half, values.size, unit, confidence)
 
@@ -88,7 +88,7 @@ def separation(shows: Flags, score: Sequence[float] | np.ndarray | torch.Tensor,
         edge = clopper_pearson(rarer if value > 0.5 else 0, rarer, confidence)
         return Estimate(value, min(value, edge.low), max(value, edge.high), len(values), "", confidence)
     error = math.sqrt(of_mine.var(ddof=1) / len(mine) + of_others.var(ddof=1) / len(others))
-    half = float(stats.norm.isf(_tail(confidence))) * error / (value * (1 - value))
+    half = float(_stats().norm.isf(_tail(confidence))) * error / (value * (1 - value))
     logit = math.log(value / (1 - value))
     return Estimate(value, 1 / (1 + math.exp(half - logit)), 1 / (1 + math.exp(-half - logit)), len(values), "", confidence)
 
@@ -111,7 +111,7 @@ def paired_rate_change(before: Flags, after: Flags, confidence: float = 0.95) ->
     """
     both, before_hits, after_hits, n = pair_counts(before, after)
     gained, lost = after_hits - both, before_hits - both
-    z = float(stats.norm.isf(_tail(confidence)))
+    z = float(_stats().norm.isf(_tail(confidence)))
     value = (gained - lost) / n
 
     def statistic(delta: float) -> float:
@@ -139,7 +139,7 @@ def relative_change(before: Flags, after: Flags, confidence: float = 0.95) -> Es
     Source: Bonett and Price 2006, "Confidence intervals for a ratio of binomial proportions based on paired data" (hybrid of Wilson intervals).
     """
     both, before_hits, after_hits, n = pair_counts(before, after)
-    low, high = _paired_ratio_bounds(before_hits, after_hits, both, float(stats.norm.isf(_tail(confidence))))
+    low, high = _paired_ratio_bounds(before_hits, after_hits, both, float(_stats().norm.isf(_tail(confidence))))
     return Estimate(_quotient(after_hits, before_hits) - 1, low - 1, high - 1, n, "", confidence)
 
 
@@ -168,7 +168,7 @@ def removed_fraction(
     count_after = n if n_after is None else n_after
     _check_count("before_hits", before_hits, n)
     _check_count("after_hits", after_hits, count_after)
-    z = float(stats.norm.isf(_tail(confidence)))
+    z = float(_stats().norm.isf(_tail(confidence)))
     if both_hits is None:
         low, high = _koopman_bounds(before_hits, n, after_hits, count_after, z)
     else:
@@ -198,6 +198,13 @@ def likeliest_lost(delta: float, gained: float, lost: float, n: float) -> float:
     return (root - b) / (2 * a) if b <= 0 else -2 * c / (b + root)  # second form: no cancellation
 
 
+def _stats() -> Any:
+    """scipy.stats, imported with the first figure: it takes as long as torch, and a run has no figure before it has labels."""
+    from scipy import stats
+
+    return stats
+
+
 def _tail(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise RedactError(f"confidence={confidence} was asked - a confidence lies in (0, 1) - 0.95 is the usual one")
@@ -225,7 +232,9 @@ def _where_equal(function: Callable[[float], float], level: float, left: float, 
         return left
     if function(stop) >= level:
         return right
-    return float(optimize.brentq(lambda x: function(x) - level, start, stop, xtol=1e-14))
+    from scipy.optimize import brentq  # As _stats.
+
+    return float(brentq(lambda x: function(x) - level, start, stop, xtol=1e-14))
 
 
 def _tango_statistic(delta: float, gained: int, lost: int, n: int) -> float:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from stylegan_redact import (
     api,
+    asking,
     casting,
     class_requests,
     delta,
@@ -24,6 +24,7 @@ from stylegan_redact import (
     pictures,
     plugins,
     prechecks,
+    profiling,
     ranks,
     reporting,
     run_dir,
@@ -32,6 +33,7 @@ from stylegan_redact import (
     steering,
     watching,
 )
+from stylegan_redact.asking import MOST_SEEDS, SEEDS_PER_RUN, Request
 from stylegan_redact.labels import Labels
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import seed_range, span
@@ -41,49 +43,6 @@ from stylegan_redact.precision import Precision, no_shortcuts
 from stylegan_redact.progress import Progress, time_text
 from stylegan_redact.types import Estimate, Feature, Network, RedactError
 from stylegan_redact.version import VERSION
-
-METHODS = "stylegan_redact.methods"
-SEEDS_PER_RUN = 10_000_000
-"""--seed=0 labels seeds from 0 and is measured on seeds from 5,000,000; --seed=1 starts ten million later, and so on."""
-MOST_SEEDS = SEEDS_PER_RUN // 2
-LARGEST_SEED = 2**32 // SEEDS_PER_RUN - 1
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line says."""
-
-    network: str
-    feature: str
-    """One, or several with commas between them."""
-    outdir: str = "redact-runs"
-    method: str = "edit"
-    method_options: Mapping[str, Any] | None = None
-    classifier: str | None = None
-    judge: str | None = None
-    keep: tuple[str, ...] = ()
-    seed: int = 0
-    batch_gpu: int | None = None
-    num_images: int = 10_000
-    num_latents: int = 6_000
-    access: tuple[str, ...] = ("z",)
-    device: str = "auto"
-    classes: str | None = None
-    """--class: which class of a conditional network, or all."""
-    trust_source: tuple[str, ...] = ()
-    decoder: str | None = None
-    resume: str | None = None
-    """latest, or a run directory."""
-    checkpoint_every: float = 60.0
-    """Seconds."""
-    snap: int | None = None
-    """Thousands of images between snapshots."""
-    early_stop: float | None = None
-    """Thousands of images between looks whether the targets hold."""
-    labels: str | None = None
-    """File of labelled latents."""
-    delta: bool = True
-    """Also write the edit apart from the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +70,7 @@ def prepare(request: Request) -> Plan:
     Raises:
         RedactError: something is missing, damaged, unknown, out of its range, or would measure itself.
     """
-    method = plugins.build(plugins.load(METHODS, request.method), request.method_options or {})
+    method = plugins.build(plugins.load(asking.METHODS, request.method), request.method_options or {})
     device = meant.device_of(request.device)
     no_shortcuts(device)
     run_dir.check_outdir(request.outdir)
@@ -209,7 +168,8 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
 def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
     for line in (*filter(None, [plan.precision.told]), *network_files.notes(plan.file.snapshot, plan.network)):
         progress.tell(line)
-    feature = _label(plan, progress)
+    with run.profile.part(profiling.LABELLING):
+        feature = _label(plan, progress)
     world = ranks.world()
     if world.rank:  # The first one writes, and asks all that is of no use to the others.
         _measure(plan, feature, world.alike(api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed)), run, progress)
@@ -218,16 +178,22 @@ def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
     layout = pictures.choose(feature.latents, plan.network.G_ema.img_resolution) if plan.sitting is None else None
     run.save = functools.partial(_save_unfinished, plan)
     before = prechecks.first_look(plan, feature, run.folder, progress)
-    watched = watching.redact(plan, feature, layout, run, progress)
-    after, made = world.alike(watched.network), {**provenance(plan), **watched.record}
-    shown = _show(plan, feature, after, layout, run.folder)
-    estimates, pairs = _measure(plan, feature, after, run, progress)
-    dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, made)
+    with run.profile.part(profiling.TRAINING):
+        watched = watching.redact(plan, feature, layout, run, progress)
+        after, made = world.alike(watched.network), {**provenance(plan), **watched.record}
+    with run.profile.part(profiling.REPORT):
+        shown = _show(plan, feature, after, layout, run.folder)
+    with run.profile.part(profiling.EVALUATION):
+        estimates, pairs = _measure(plan, feature, after, run, progress)
+    with run.profile.part(profiling.IO):
+        dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, made)
+        if plan.request.delta and isinstance(plan.file.snapshot, Snapshot):
+            delta.write(after, plan.file.snapshot, run.folder / delta.NAME, made, estimates)
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
-    if plan.request.delta and isinstance(plan.file.snapshot, Snapshot):
-        delta.write(after, plan.file.snapshot, run.folder / delta.NAME, made, estimates)
-    _conclude(plan, run.folder, estimates, pairs, {"provenance": made, "before_training": before, "pictures": shown, "dropped": dropped}, progress)
+    with run.profile.part(profiling.REPORT):
+        seen = {"provenance": made, "before_training": before, "pictures": shown, "dropped": dropped}
+        _conclude(plan, run.folder, estimates, pairs, seen, progress)
 
 
 def _save_unfinished(plan: Plan, network: Network, path: Path, told: str) -> None:
@@ -261,8 +227,8 @@ def _measure(plan: Plan, feature: Feature, after: Network, run: running.Run, pro
         plan.network, after, plan.judge, plan.features, plan.keep, plan.measured_seeds, plan.request.access, plan.batch,
         labels=labels, whole_class=plan.class_index is not None, half=half, store=run.pairs,
     )  # fmt: skip
-    sitting = plan.sitting
-    estimates, pairs = measurement.answers(progress) if sitting is None else person_requests.measure(measurement, feature, sitting, progress)
+    sitting, told = plan.sitting, run.profile.stepping(progress)
+    estimates, pairs = measurement.answers(told) if sitting is None else person_requests.measure(measurement, feature, sitting, told)
     return estimates, reporting.shown(plan, after, pairs, labels)
 
 

@@ -52,12 +52,6 @@ def on_ranks(gpus: int | None, device: str) -> Iterator[Progress]:
         raise failure(error) from None
 
 
-def gpus_option() -> click.Option:
-    """--gpus of every command that several processes can work at."""
-    doc = "Processes on this machine, one for each GPU; with --device=cpu so many on the CPU. For several machines torchrun: docs/runs.md"
-    return click.Option(["--gpus"], type=click.IntRange(1, 1024), show_default="1", help=doc)
-
-
 def wanted(gpus: int | None, device: str) -> bool:
     """Whether this process is to start others instead of working itself.
 

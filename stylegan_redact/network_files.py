@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from stylegan_redact import decoder_files
+from stylegan_redact.asking import bundled
 from stylegan_redact.decoder_files import DecoderFile, Weights
 from stylegan_redact.downloads import download, sha256_of
 from stylegan_redact.network import load_network, read_snapshot, save_network
@@ -21,7 +22,6 @@ from stylegan_redact.types import Network, RedactError
 
 CARRIES = "The new pickle carries objects of classes not known here, never made by us, but by whoever loads it"
 """What to tell of `Snapshot.opaque`."""
-_BUNDLED_DIR = Path(__file__).parent / "portraits"
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,6 @@ class NetworkFile:
     snapshot: Snapshot
     bundled: str | None
     """Name of the bundled network that it is, or was before it was redacted: its classifiers know the attributes."""
-
-
-def bundled() -> dict[str, Path]:
-    """Name -> file of every network that comes with the package."""
-    return {path.stem: path for path in sorted(_BUNDLED_DIR.glob("*.pkl"))}
 
 
 def find_network(network: str) -> NetworkFile:

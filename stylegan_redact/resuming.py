@@ -17,7 +17,7 @@ from stylegan_redact.types import RedactError
 
 LATEST = "latest"
 OPTIONS, RESULT = "options.json", "redaction.json"
-NOT_COMPARED = {"outdir", "resume", "checkpoint_every", "snap", "delta", "network", "classifier", "judge", "labels"}
+NOT_COMPARED = {"outdir", "resume", "checkpoint_every", "snap", "delta", "profile", "network", "classifier", "judge", "labels"}
 """Options that do not change the network that comes out; of files, the hashes are compared."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from stylegan_redact import keeping, ranks, resuming, run_dir
 from stylegan_redact.checkpoints import FOLDER, Checkpoints
 from stylegan_redact.following import Together
+from stylegan_redact.profiling import Profile
 from stylegan_redact.progress import Progress
 from stylegan_redact.proof.pair_store import PairStore
 from stylegan_redact.stopping import INTERRUPTED, listening
@@ -30,6 +31,7 @@ class Run:
     checkpoints: Checkpoints
     pairs: PairStore
     """What was measured so far."""
+    profile: Profile
     ending: str
     """Of a network's file."""
     save: Callable[[Network, Path, str], None] | None = None
@@ -49,7 +51,8 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
     """A run in its folder, new or resumed, that keeps what it needs to go on; at the end that is deleted. Of several ranks the first has the folder.
 
     Args:
-        request:     Its `resume` and `outdir` are as `resuming.run_folder` takes them, its `checkpoint_every` is the seconds between checkpoints.
+        request:     Its `resume` and `outdir` are as `resuming.run_folder` takes them, its `checkpoint_every` is the seconds between checkpoints,
+                     its `profile` whether to write where the time went.
         description: As `resuming.run_folder` takes it, like the options.
         options:     All, as they will be used.
         ending:      Of a network's file.
@@ -70,9 +73,9 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
         progress.keep_in(folder)
         progress.tell(told)
         checkpoints = Checkpoints(folder / FOLDER, request.checkpoint_every, progress.tell)
-        run = Run(folder, checkpoints, PairStore(folder / FOLDER / "pairs"), ending)
+        run = Run(folder, checkpoints, PairStore(folder / FOLDER / "pairs"), Profile(folder if request.profile else None), ending)
         store = checkpoints if world.size == 1 else Together(world, checkpoints)
-        with listening(store) as signals, keeping.kept_by(store):
+        with listening(store) as signals, keeping.kept_by(run.profile.watching(store)):
             try:
                 yield run
             except keeping.Stopped as stopped:
@@ -86,6 +89,7 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
                     resuming.discard(folder)
                 raise
         checkpoints.remove()
+        run.profile.write()
         (folder / f"{UNFINISHED}{ending}").unlink(missing_ok=True)
 
 
@@ -96,7 +100,7 @@ def _following(world: ranks.World) -> Iterator[Run]:
     store = Together(world, None)
     with listening(store) as signals, keeping.kept_by(store):
         try:
-            yield Run(nowhere, Checkpoints(nowhere, math.inf, lambda text: None), PairStore(nowhere), "")
+            yield Run(nowhere, Checkpoints(nowhere, math.inf, lambda text: None), PairStore(nowhere), Profile(None), "")
         except keeping.Stopped:
             signals.over()
             raise Ended(signals.exit_code or 0) from None

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The values that flow from step to step. All frozen; this module imports torch and nothing else of the project."""
+"""The values that flow from step to step. All frozen; this module imports nothing, not even torch: command lines need its errors first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Progress = Callable[[str, float, dict[str, float]], None]
 """How a step tells how far it is: name of the stage, share done in [0, 1], figures."""
+
+ACCESSES = ("z", "w", "w_plus")
+"""Where a user enters a network: a seed, a latent kept from the network before, or one mixed from two such latents."""
 
 
 class RedactError(ValueError):

@@ -18,8 +18,11 @@ FOLDERS = ("dnnlib", "torch_utils", PACKAGE, "benchmarks")
 TOP = (*FOLDERS, "legacy", "redact")
 
 COMMAND_SIDE = {
+    "asking",
     "cli",
     "job",
+    "plugin_files",
+    "profiling",
     "run_dir",
     "pictures",
     "progress",

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from stylegan_redact import cli, detectors, job, network_files, run_dir
+from stylegan_redact import asking, cli, detectors, job, network_files, run_dir
 from stylegan_redact.network import load_network, sample_w, synthesize
 from stylegan_redact.pickles import read_snapshot
 
@@ -32,7 +32,7 @@ def made(tmp_path_factory):
 def here(tmp_path, monkeypatch):
     """An empty working directory, and methods that take no time."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(job, "METHODS", "planted_methods")
+    monkeypatch.setattr(asking, "METHODS", "planted_methods")
     return tmp_path
 
 

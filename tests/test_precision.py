@@ -14,7 +14,7 @@ import tiny_run
 import torch
 from click.testing import CliRunner
 
-from stylegan_redact import cli, job, precision
+from stylegan_redact import asking, cli, job, precision
 from stylegan_redact.evaluation import measure_pairs
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.network import load_network, sample_w, save_network, synthesize
@@ -106,7 +106,7 @@ def test_what_was_decided_is_what_draws() -> None:
 def test_the_command_says_it_in_one_line_and_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a self-test that says yes, and after the redaction no."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(job, "METHODS", "planted_methods")
+    monkeypatch.setattr(asking, "METHODS", "planted_methods")
     options = [*tiny_run.write_all(tmp_path), "--num-latents=200", "--num-images=20"]
     plain = CliRunner().invoke(cli.command(), options).output
     assert "float16" not in plain and "float32" not in plain

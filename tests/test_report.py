@@ -18,7 +18,7 @@ import torch
 from browser import CHROMIUM, Browser
 from click.testing import CliRunner
 
-from stylegan_redact import cli, evaluation, job
+from stylegan_redact import asking, cli, evaluation, job
 from stylegan_redact.report import card, charts, commands, facts, page, pairs
 from stylegan_redact.types import Estimate
 
@@ -75,7 +75,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run that redacted a hostile name, with a method that takes no time."""
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "METHODS", "planted_methods")
+        patch.setattr(asking, "METHODS", "planted_methods")
         network, _, *classifiers = tiny_run.write_all(folder)
         yield redact(folder / "runs", [network, f"--feature={HOSTILE}", *classifiers, "--access=z,w"])
 
@@ -179,7 +179,7 @@ def test_nothing_of_the_machine_and_no_time(run: Path, text: str) -> None:
 
 
 def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "METHODS", "planted_methods")
+    monkeypatch.setattr(asking, "METHODS", "planted_methods")
     made = run.parent.parent
     options = [f"--network={made / 'tiny.pkl'}", f"--feature={HOSTILE}", f"--classifier={made / 'detector.pt'}", f"--judge={made / 'judge.pt'}"]
     again = redact(tmp_path, [*options, "--access=z,w"])

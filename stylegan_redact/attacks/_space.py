@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from scipy import stats
 
 from stylegan_redact.network import broadcast_w, sample_w, sample_z, style_layers
 from stylegan_redact.types import RedactError
@@ -40,6 +39,8 @@ class Space:
         device = prior.mean.device
         if name == "z":
             self.start: list[torch.Tensor] = [sample_z(seeds, G.z_dim).to(device)]
+            from scipy import stats  # It takes as long as torch to import, and the first step does not need it.
+
             self.radii = [float(stats.chi.ppf(SHELL, G.z_dim))]
             return
         self.w = sample_w(G, seeds, c=c)

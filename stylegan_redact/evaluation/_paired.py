@@ -19,10 +19,7 @@ from stylegan_redact.extractors import FeatureExtractor
 from stylegan_redact.labels import Labels, needed
 from stylegan_redact.losses.ms_ssim import ms_ssim
 from stylegan_redact.network import c_dim_of, sample_w, synthesize
-from stylegan_redact.types import Detector, Estimate, Network, Progress, RedactError
-
-ACCESSES = ("z", "w", "w_plus")
-"""Where a user enters a network: a seed, a latent kept from the network before, or one mixed from two such latents."""
+from stylegan_redact.types import ACCESSES, Detector, Estimate, Network, Progress, RedactError
 
 NOISE_MODES = ("const", "none", "random")
 

@@ -92,8 +92,11 @@ def _refuse(class_name: str, name: str, what: str) -> None:
     raise UntrustedFile(f"{_asked(class_name)} - it declares a {name[:60]} {what}, no such network has: it is damaged or hostile - {_TRUSTED}")
 
 
+_BY_ELEMENT = {torch.Tensor.mul, torch.Tensor.div, torch.Tensor.sub, torch.Tensor.pow, torch.Tensor.square, torch.Tensor.sqrt, torch.Tensor.exp}
+
+
 class _StaysWithoutMemory(TorchFunctionMode):
-    """Ignores `tensor.to(device)`: what has no values cannot move."""
+    """Ignores `tensor.to(device)`: what has no values cannot move. Makes shapes of arithmetic itself: torch would import its compiler for them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -102,4 +105,10 @@ class _StaysWithoutMemory(TorchFunctionMode):
             args = (args[0], *(arg for arg in args[1:] if not isinstance(arg, (str, torch.device))))
             if len(args) == 1 and not kwargs:
                 return args[0]
+        tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+        if not kwargs and tensors and all(tensor.is_meta and tensor.dtype == torch.float32 for tensor in tensors):
+            if func in _BY_ELEMENT:
+                return torch.empty(torch.broadcast_shapes(*(tensor.shape for tensor in tensors)), device="meta")
+            if func is torch.outer:
+                return torch.empty([tensor.numel() for tensor in tensors], device="meta")
         return func(*args, **kwargs)

@@ -13,8 +13,6 @@ imports only what every StyleGAN3 code base offers, and keeps to Python 3.7 and 
 import math
 
 import numpy as np
-import scipy.signal
-import scipy.special
 import torch
 
 from torch_utils import misc, persistence
@@ -34,6 +32,9 @@ def design_lowpass_filter(numtaps, cutoff, width, fs, radial=False):
     assert numtaps <= 256  # Ten times the largest: these are designed anew when a file is read, whatever it says.
     if numtaps == 1:
         return None
+    import scipy.signal  # Not at the top: nobody who draws with StyleGAN2 should wait for it.
+    import scipy.special
+
     if not radial:
         return torch.as_tensor(scipy.signal.firwin(numtaps=numtaps, cutoff=cutoff, width=width, fs=fs), dtype=torch.float32)
     place = (np.arange(numtaps) - (numtaps - 1) / 2) / fs

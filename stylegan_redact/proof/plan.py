@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import class_requests, extractors, job, meant, network_files, run_dir, steering
+from stylegan_redact import asking, class_requests, extractors, meant, network_files, run_dir, steering
 from stylegan_redact.labels import Labels, of_class
 from stylegan_redact.network import c_dim_of, draws_noise, load_network, seed_range, span
 from stylegan_redact.network_files import NetworkFile
@@ -127,7 +127,7 @@ def prepare(request: Request) -> Plan:
         raise RedactError("attacks were asked - nobody leads them - give --attacker=FILE, TorchScript, differentiable, that knows the feature")
     keep = tuple(steering.attribute_name(name, panel.judge.attributes, "attribute to keep", "the judge") for name in request.keep)
     batch = request.batch_gpu or meant.default_batch(device, G.img_resolution)
-    first = request.seed * job.SEEDS_PER_RUN + FIRST_SEED
+    first = request.seed * asking.SEEDS_PER_RUN + FIRST_SEED
     seeds = seed_range(first, request.num_images or DEFAULT_IMAGES[device.type])
     tested = [class_requests.self_test(net, labels, seeds, batch) for net in (before, after)]
     cells, notes = _cells(request, before, after)

@@ -14,7 +14,7 @@ from stylegan_redact.feature_requests import PERSON
 
 FILES = {"network", "decoder", "classifier", "judge", "labels", "before", "after", "second_judge", "attacker", "positives"}
 """Options whose value is a path: of it only the name is told."""
-_WHERE = {"outdir", "method_options", "resume", "checkpoint_every", "snap"}
+_WHERE = {"outdir", "method_options", "resume", "checkpoint_every", "snap", "profile"}
 _SPELT = {"classes": "class"}
 
 

@@ -10,7 +10,7 @@ import click
 import numpy as np
 import torch
 
-from stylegan_redact import given, job, pictures
+from stylegan_redact import asking, given, job, pictures
 from stylegan_redact.cli import failure
 from stylegan_redact.network import generate
 from stylegan_redact.run_dir import check_outdir, whole_file, write_json
@@ -32,8 +32,8 @@ def command() -> click.Command:
         click.Option(["--judge"], type=click.Path(), metavar="FILE", help="As in the main command"),
         click.Option(["--labels"], type=click.Path(), metavar="FILE.npz", help="As in the main command"),
         click.Option(["--class", "classes"], metavar="N|all", help="As in the main command"),
-        click.Option(["--num-latents"], type=click.IntRange(1, job.MOST_SEEDS), default=6_000, help="Seeds to label"),
-        click.Option(["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="As in the main command"),
+        click.Option(["--num-latents"], type=click.IntRange(1, asking.MOST_SEEDS), default=6_000, help="Seeds to label"),
+        click.Option(["--seed"], type=click.IntRange(0, asking.LARGEST_SEED), default=0, help="As in the main command"),
         click.Option(["--steps"], type=click.IntRange(3, 15), default=7, help="Pictures of each person in the strip"),
         click.Option(["--reach"], type=click.FloatRange(0.1, 10), default=2.0, help="How far the strip goes, in standard deviations of w along it"),
         click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time"),

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from stylegan_redact import evaluation, job, plugins
-from stylegan_redact.cli import CommaList, offline_option
-from stylegan_redact.launching import gpus_option, on_ranks
+from stylegan_redact import asking, evaluation, plugins
+from stylegan_redact.cli import CommaList, gpus_option, offline_option
+from stylegan_redact.launching import on_ranks
 from stylegan_redact.proof import attacking, plan, run
 from stylegan_redact.run_dir import strict
 from stylegan_redact.types import RedactError
@@ -50,10 +50,10 @@ def command() -> click.Command:
         click.Option(["--positives"], type=file, metavar="DIR", help="Pictures that show the feature, for the attack inversion"),
         click.Option(["--class", "classes"], metavar="N|all", help="Class of a conditional network, or all: of each seed's own"),
         click.Option(
-            ["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="Of all randomness; the same command gives the same bytes"
+            ["--seed"], type=click.IntRange(0, asking.LARGEST_SEED), default=0, help="Of all randomness; the same command gives the same bytes"
         ),
         click.Option(
-            ["--num-images"], type=click.IntRange(1, job.MOST_SEEDS // 2), show_default="10000, on a GPU 50000", help="Fresh seeds to measure on"
+            ["--num-images"], type=click.IntRange(1, asking.MOST_SEEDS // 2), show_default="10000, on a GPU 50000", help="Fresh seeds to measure on"
         ),
         click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time; less memory if smaller"),
         click.Option(["--device"], type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute"),

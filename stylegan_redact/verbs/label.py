@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from stylegan_redact import job, meant, network_files
+from stylegan_redact import asking, meant, network_files
 from stylegan_redact.cli import CommaList, failure
 from stylegan_redact.label_page.desk import PER_PAGE, Desk
 from stylegan_redact.label_page.gallery import Gallery
@@ -30,9 +30,9 @@ def command() -> click.Command:
         click.Option(["--network"], required=True, metavar="NAME|PATH|URL", help="Network pickle, or the name of a bundled network"),
         click.Option(["--feature"], required=True, metavar="NAME", help="What to look for, in your words"),
         click.Option(["--out"], default="labels.npz", metavar="FILE", type=click.Path(path_type=Path), help="Where the labels go"),
-        click.Option(["--pool"], type=click.IntRange(2 * PER_PAGE, job.MOST_SEEDS), default=2000, help="Pictures to draw and choose from"),
+        click.Option(["--pool"], type=click.IntRange(2 * PER_PAGE, asking.MOST_SEEDS), default=2000, help="Pictures to draw and choose from"),
         click.Option(["--class", "classes"], metavar="N|all", help="Class of a conditional network, or all: of each seed's own"),
-        click.Option(["--seed"], type=click.IntRange(0, job.LARGEST_SEED), default=0, help="Which pictures; as in the main command"),
+        click.Option(["--seed"], type=click.IntRange(0, asking.LARGEST_SEED), default=0, help="Which pictures; as in the main command"),
         click.Option(["--port"], type=click.IntRange(0, 65535), default=0, show_default="a free one", help="Of 127.0.0.1"),
         click.Option(["--browser/--no-browser"], default=True, help="Open the page in the browser"),
         click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time; less memory if smaller"),
@@ -84,7 +84,7 @@ def open_page(  # noqa: PLR0913 - the options of the verb
     no_shortcuts(where)
     file = network_files.find_network(network)
     net = load_network(file.snapshot, where, trust_source=trust_source)
-    seeds = seed_range(seed * job.SEEDS_PER_RUN, pool)
+    seeds = seed_range(seed * asking.SEEDS_PER_RUN, pool)
     about = {"labels of": feature, "network_sha256": file.snapshot.sha256, "class": classes, "first_seed": seeds.start}
     session = Session(out.with_name(f"{out.name}.clicks.jsonl"), about)
     beyond = [labelled for labelled in session.labels if labelled not in seeds]

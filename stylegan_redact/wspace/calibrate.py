@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import torch
-from scipy import stats
 
 from stylegan_redact.types import LabelledLatents, RedactError, Subspace
 from stylegan_redact.wspace.subspace import FEWEST_OF_A_LABEL, rate_threshold
@@ -44,5 +43,7 @@ def by_quantile(unit: torch.Tensor, w: torch.Tensor, quantile: float) -> Subspac
 
 def _auc(position: torch.Tensor, shows: torch.Tensor) -> float:
     """How often a latent with the feature lies further along than one without; ties count half. Mann and Whitney 1947."""
+    from scipy import stats  # It takes as long as torch to import, and the first step does not need it.
+
     with_feature, without = (position[label].cpu().numpy() for label in (shows, ~shows))
     return float(stats.mannwhitneyu(with_feature, without, method="asymptotic").statistic) / (len(with_feature) * len(without))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import dnnlib
-from torch_utils.ops import definitions, gpu_ops
+from torch_utils.ops import cpu_kernels, definitions, gpu_ops
 
 
 def _activation(name: str, *, alpha: float = 0, gain: float = 1, ref: str = "y", second: bool = False) -> dnnlib.EasyDict:
@@ -101,6 +101,14 @@ def _definition(x: torch.Tensor, b: torch.Tensor | None, func: Callable, gain: f
     return x
 
 
+def _side_by_side(x: torch.Tensor, b: torch.Tensor) -> int:
+    """How many values of a channel lie side by side in a dense tensor: the axis of the bias is the one along which b is longer than 1."""
+    axis = next((axis for axis in range(x.ndim) if b.shape[axis] != 1), None)
+    if axis is None:  # of one channel
+        return x.numel()
+    return math.prod(x.shape[axis + 1 :]) if x.is_contiguous() else 1
+
+
 class _LeakyRelu(torch.autograd.Function):
     """Bias, leaky ReLU, gain and clamp, in place on one new tensor, which is also all that the gradient needs.
 
@@ -111,6 +119,10 @@ class _LeakyRelu(torch.autograd.Function):
 
     @staticmethod
     def forward(x: torch.Tensor, b: torch.Tensor | None, alpha: float, gain: float, clamp: float | None) -> torch.Tensor:
+        kernels = cpu_kernels.activation(x)
+        if kernels is not None and (b is None or b.dtype == x.dtype):
+            inner = x.numel() if b is None else _side_by_side(x, b)
+            return kernels.bias_act(x, None if b is None else b.reshape(-1).contiguous(), inner, gain, alpha, math.inf if clamp is None else clamp)
         y = x * gain if b is None else torch.add(b * gain, x, alpha=gain)
         if alpha != 1:
             y = torch.nn.functional.leaky_relu_(y, alpha)
@@ -143,6 +155,9 @@ class _LeakyReluGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(dy: torch.Tensor, y: torch.Tensor, alpha: float, gain: float, clamp: float | None) -> torch.Tensor:
+        kernels = cpu_kernels.activation(y)
+        if kernels is not None and dy.dtype == y.dtype and dy.stride() == y.stride():
+            return kernels.gradient(dy, y, gain, alpha, math.inf if clamp is None else clamp)
         dx = dy if clamp is None else torch.ops.aten.hardtanh_backward(dy, y, -clamp, clamp)  # 0 where |y| >= clamp
         if alpha == 1:
             return dx * gain

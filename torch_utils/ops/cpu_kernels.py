@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resampling on a CPU by compiled code (`cpu_resample.cpp`): when it is used, and its derivatives of any order.
+"""Compiled code on a CPU (`cpu_resample.cpp`, `cpu_activation.cpp`): when it is used, and the derivatives of resampling of any order.
 
 It is compiled when the first large image is to be resampled, once per machine (torch's folder for extensions keeps it). Where that cannot be, one
 warning says why and what it costs, and torch's own operations do the work. The environment variable STYLEGAN_REDACT_KERNELS=off forbids it.
@@ -32,16 +32,27 @@ _FLAGS = {
 
 def usable(x: torch.Tensor, samples: int) -> bool:
     """Whether the compiled code can resample x, of which `samples` samples are made in between, and is there; compiles it if need be."""
+    return takes(x, samples) and _plugin() is not None
+
+
+def takes(x: torch.Tensor, samples: int) -> bool:
+    """Whether compiled code can be handed x, and the work is worth it."""
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or samples < max(LEAST_SAMPLES, 1):
         return False
     if torch.jit.is_tracing() or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False  # these must see torch's own operations
-    return torch.autograd.forward_ad._current_level < 0 and _plugin() is not None
+    return torch.autograd.forward_ad._current_level < 0
 
 
 def takes_layout(x: torch.Tensor) -> bool:
     """Whether the compiled code takes x as it lies in memory: planes apart, or whole vectors of channels side by side."""
     return x.is_contiguous() or (x.is_contiguous(memory_format=torch.channels_last) and x.shape[1] % _plugin().lanes(x.dtype == torch.float64) == 0)
+
+
+def activation(x: torch.Tensor) -> Any:
+    """The module with `bias_act` and `gradient`, if x is for them: large, and without gaps. Else None."""
+    dense = x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    return _plugin() if dense and takes(x, x.numel()) else None
 
 
 @functools.cache
@@ -54,9 +65,11 @@ def _plugin() -> Any:
             raise RuntimeError(f"the compiled CPU kernels are written for Linux - this is {sys.platform} - nothing can be done")
         # Without -fopenmp for the linker: torch has loaded the one OpenMP that threads must share.
         flags = ["-O3", "-fopenmp", "-fno-math-errno", *_FLAGS.get(torch.backends.cpu.get_cpu_capability(), [])]
-        return custom_ops.get_plugin("cpu_resample_plugin", ["cpu_resample.cpp"], source_dir=os.path.dirname(__file__), extra_cflags=flags)
+        return custom_ops.get_plugin(
+            "cpu_kernels_plugin", ["cpu_resample.cpp", "cpu_activation.cpp"], source_dir=os.path.dirname(__file__), extra_cflags=flags
+        )
     except (RuntimeError, ImportError, OSError) as error:
-        cost = f"StyleGAN3 takes several times as long with torch's operations, which are used instead; {SWITCH}=off silences this"
+        cost = f"StyleGAN takes longer with torch's operations, which are used instead, StyleGAN3 several times as long; {SWITCH}=off silences this"
         warnings.warn(f"{error} - {cost}", RuntimeWarning, stacklevel=2)
         return None
 

@@ -435,7 +435,13 @@ int64_t lanes(bool is_double) { return is_double ? Vectorized<double>::size() : 
 
 }  // namespace
 
+// cpu_activation.cpp
+at::Tensor bias_act(const at::Tensor& x, const std::optional<at::Tensor>& b, int64_t inner, double gain, double slope, double clamp);
+at::Tensor gradient(const at::Tensor& dy, const at::Tensor& y, double gain, double slope, double clamp);
+
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  m.def("bias_act", &bias_act);
+  m.def("gradient", &gradient);
   m.def("resample", &resample);
   m.def("lanes", &lanes);
 }
