@@ -125,7 +125,7 @@ def prepare(request: Request) -> Plan:
     if "batch_gpu" in {each.name for each in plugins.options(type(method))}:
         method = replace(method, batch_gpu=batch)
     first = request.seed * SEEDS_PER_RUN
-    looked_seeds = watching.looked_seeds(request.early_stop, who, request.num_images, seed_range(first, SEEDS_PER_RUN))
+    looked_seeds = watching.looked_seeds(request, method, who, seed_range(first, SEEDS_PER_RUN))
     for seeds in (seed_range(first + MOST_SEEDS, request.num_images), looked_seeds):
         given.check_seeds(who.brought, seeds)
     return Plan(
@@ -216,11 +216,11 @@ def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
     before = prechecks.first_look(plan, feature, run.folder, progress)
     watched = watching.redact(plan, feature, layout, run, progress)
     after, made = watched.network, {**provenance(plan), **watched.record}
-    shown = _show(plan, feature, after, layout, run.folder)
-    estimates, pairs = _measure(plan, feature, after, run, progress)
     dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, made)
     if dropped:
         progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
+    shown = _show(plan, feature, after, layout, run.folder)
+    estimates, pairs = _measure(plan, feature, after, run, progress)
     if plan.request.delta and isinstance(plan.file.snapshot, Snapshot):
         delta.write(after, plan.file.snapshot, run.folder / delta.NAME, made, estimates)
     _conclude(plan, run.folder, estimates, pairs, {"provenance": made, "before_training": before, "pictures": shown, "dropped": dropped}, progress)

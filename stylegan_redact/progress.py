@@ -34,6 +34,8 @@ class Progress:
         self._log: list[str] = []
         self._stats: list[str] = []
         self._begin = self._stage_begin = self._last_event = clock()
+        self._short = False
+        """Of space for logs; said once."""
         self._stage: str | None = None
         self._last_line = -float("inf")
         self._bar: Any = None
@@ -93,10 +95,18 @@ class Progress:
         return self._clock() - self._begin
 
     def _record(self, lines: list[str], name: str, line: str) -> None:
+        """Keeps a line; one that finds no space waits for the next, and the run goes on."""
+        lines.append(line)
         if self._run_dir is None:
-            lines.append(line)
-        else:
-            append_text(self._run_dir / name, f"{line}\n")
+            return
+        try:
+            append_text(self._run_dir / name, "".join(f"{each}\n" for each in lines))
+        except RedactError as error:
+            if not self._short:
+                self._say(f"{error}. The run goes on")
+            self._short = True
+            return
+        lines.clear()
 
     def _move_bar(self, stage: str, fraction: float, figures: Mapping[str, Any]) -> None:
         if self._bar is None:

@@ -37,7 +37,7 @@ def run_folder(resume: str | None, outdir: str, description: str, options: Mappi
     """
     for folder in _candidates(resume, outdir, description):
         _check(folder, options)
-        with _locked(folder) as alone:
+        with locked(folder) as alone:
             if alone:
                 run_dir.check_outdir(folder)
                 yield folder, f"Resuming {folder}"
@@ -45,7 +45,7 @@ def run_folder(resume: str | None, outdir: str, description: str, options: Mappi
         if resume != LATEST:
             raise RedactError(f"{folder} was to be resumed - another process is at it - wait for it, or start a run of its own without --resume")
     folder = run_dir.make_run_dir(outdir, description)
-    with _locked(folder):
+    with locked(folder):
         run_dir.write_json(folder / OPTIONS, options)
         yield folder, (f"No run to resume in {outdir}: a new one. " if resume == LATEST else "") + f"Results go to {folder}"
 
@@ -97,7 +97,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
+def locked(folder: Path) -> Iterator[bool]:
     """Whether no other process is at the folder; none is until the block ends. The system lets go of it however this process ends.
 
     Where the system or the disk knows no such locks, it is True.

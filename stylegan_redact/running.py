@@ -62,7 +62,7 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
         progress.keep_in(folder)
         progress.tell(told)
         checkpoints = Checkpoints(folder / FOLDER, request.checkpoint_every, progress.tell)
-        run = Run(folder, checkpoints, PairStore(folder / FOLDER / "pairs"), ending)
+        run = Run(folder, checkpoints, PairStore(folder / FOLDER / "pairs", progress.tell), ending)
         with listening(checkpoints) as signals, keeping.kept_by(checkpoints):
             try:
                 yield run
@@ -72,8 +72,8 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
                     _save_so_far(run, stopped.moment, folder / f"{UNFINISHED}{ending}", progress)
                 progress.tell(f"Unfinished; go on with --resume={folder}")
                 raise Ended(signals.exit_code or 0) from None
-            except RedactError:
-                if new and run.save is None:
+            except RedactError as error:
+                if new and run.save is None and not isinstance(error.__cause__, OSError):  # A request that cannot be met, and no disk that is full.
                     resuming.discard(folder)
                 raise
         checkpoints.remove()

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import importlib.util
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,10 +23,12 @@ import tiny_run
 import torch
 from click.testing import CliRunner
 
-from stylegan_redact import cli, keeping, resuming, run_dir, snapshots
+from stylegan_redact import casting, cli, evaluation, keeping, resuming, run_dir, snapshots
 from stylegan_redact.checkpoints import Checkpoints
+from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import read_snapshot
 from stylegan_redact.progress import Progress
+from stylegan_redact.proof.pair_store import PairStore
 from stylegan_redact.stopping import listening
 from stylegan_redact.types import RedactError
 
@@ -110,6 +114,61 @@ def test_on_a_full_disk_the_run_goes_on_and_the_state_before_stays(tmp_path: Pat
         store.keep(moment(3.0))
 
 
+def test_a_run_outlives_a_disk_that_is_full_for_a_while(made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append, keep = run_dir.append, Checkpoints.keep
+
+    def full(path: Path, data: bytes, *, sync: bool = False) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fill_and_free(self: Checkpoints, at: keeping.Moment) -> None:
+        monkeypatch.setattr(run_dir, "append", append if at.name == "edit" else full)
+        monkeypatch.setattr(os, "fsync", (lambda handle: None) if at.name == "edit" else lambda handle: full(Path(), b""))
+        keep(self, at)
+
+    monkeypatch.setattr(Checkpoints, "keep", fill_and_free)
+    done = CliRunner().invoke(cli.command(), [*made, *SHORT, f"--outdir={tmp_path}"])
+    (folder,) = tmp_path.iterdir()
+    assert done.exit_code == 0 and done.output.count("log.txt was to be written") + done.output.count("stats.jsonl was to be written") == 1, done.output
+    log = (folder / "log.txt").read_text()
+    assert "No checkpoint" in log and [line for line in log.splitlines() if line.startswith("label ")]  # They waited.
+
+
+def test_a_network_is_written_before_it_is_measured_and_a_disk_error_deletes_nothing(
+    made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise RedactError("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Measurement, "answers", fails)
+        assert CliRunner().invoke(cli.command(), [*made, *SHORT, f"--outdir={tmp_path / 'a'}"]).exit_code == 2
+    assert len(list((tmp_path / "a").glob("*/network-redacted.pkl"))) == 1
+    for error, left in ((OSError(), True), (None, False)):
+
+        def gather(*args: object, cause: OSError | None = error, **kwargs: object) -> None:
+            raise RedactError("no") from cause
+
+        monkeypatch.setattr(casting.Cast, "gather", gather)
+        assert CliRunner().invoke(cli.command(), [*made, *SHORT, f"--outdir={tmp_path / 'b'}"]).exit_code == 2
+        assert (tmp_path / "b").exists() == left
+        shutil.rmtree(tmp_path / "b", ignore_errors=True)
+
+
+@pytest.mark.parametrize("attributes", [(), ("a", "b\nc")])
+def test_measured_portions_come_back_and_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attributes: tuple[str, ...]) -> None:
+    n, told, empty = 4, list[str](), torch.zeros([4])
+    values = {field.name: empty for field in dataclasses.fields(evaluation.PairedImages) if field.type in ("torch.Tensor", torch.Tensor)}
+    pairs = evaluation.PairedImages(**{**values, "seeds": torch.arange(n)}, attributes=attributes)  # type: ignore[arg-type]
+    measured = []
+    monkeypatch.setattr(evaluation, "measure_pairs", lambda **how: measured.append(how) or pairs)
+    store = PairStore(tmp_path / "pairs", told.append)
+    found = [store.measure(range(n), "z", None, 0, lambda *_: None) for _ in range(2)]
+    assert len(measured) == 1 and all(each.attributes == attributes for each in found) and not told
+    (tmp_path / "file").write_text("")
+    PairStore(tmp_path / "file", told.append).measure(range(n), "z", None, 0, lambda *_: None)
+    assert len(measured) == 2 and "not kept" in told[0]
+
+
 def test_a_run_that_is_asked_to_stop_stops_with_its_state(tmp_path: Path) -> None:
     store, _ = checkpoints(tmp_path, every=3600)
     store.check()
@@ -192,8 +251,9 @@ def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
     (tmp_path / ".x.pkl.0.partial").write_text("half")
     (tmp_path / "stats.jsonl").write_text('{"a": 1}\n{"b"')
     (tmp_path / "log.txt").write_text("torn")
+    (tmp_path / "notes.txt").write_text("mine")
     run_dir.sweep(tmp_path)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"stats.jsonl": '{"a": 1}\n', "log.txt": ""}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"stats.jsonl": '{"a": 1}\n', "log.txt": "", "notes.txt": "mine"}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

@@ -6,10 +6,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from stylegan_redact import attacks, evaluation, report, run_dir
+from stylegan_redact import attacks, evaluation, report, resuming, run_dir
 from stylegan_redact.evaluation import collateral
 from stylegan_redact.network import seed_range
 from stylegan_redact.paired_tests import Tested
@@ -33,12 +34,18 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     Returns:
         The folder, finished: evaluation.json is written last.
     """
-    folder = _folder(plan)
-    progress.keep_in(folder)
-    progress.tell(f"Results go to {folder}")
+    with _folder(plan) as folder:
+        run_dir.sweep(folder)
+        progress.keep_in(folder)
+        progress.tell(f"Results go to {folder}")
+        _carry_out(plan, folder, progress)
+    return folder
+
+
+def _carry_out(plan: Plan, folder: Path, progress: Progress) -> None:
     for line in (*plan.notes, scope(plan)):
         progress.tell(line)
-    store = PairStore(folder / "pairs")
+    store = PairStore(folder / "pairs", progress.tell)
     estimates: dict[str, Estimate] = {}
     lines: dict[str, list[str]] = {}
     kept: tuple[evaluation.KeepVerdict, ...] = ()
@@ -69,7 +76,6 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     curves = _attack(plan, folder, progress) if plan.attacks else {}
     _conclude(plan, folder, estimates, tests, kept, curves, shown, progress)
     store.remove()
-    return folder
 
 
 def _attack(plan: Plan, folder: Path, progress: Progress) -> dict[str, dict[str, attacks.Curve]]:
@@ -134,15 +140,19 @@ def _told(tests: Mapping[str, Tested]) -> list[str]:
     ]
 
 
-def _folder(plan: Plan) -> Path:
-    """An unfinished folder of the same options, or a new one."""
+@contextmanager
+def _folder(plan: Plan) -> Iterator[Path]:
+    """An unfinished folder of the same options that no other process is at, or a new one; for this process alone."""
     options = run_dir.strict(json.loads(json.dumps(run_dir.strict(resolved(plan)))))
     for folder in sorted(Path(plan.request.outdir).glob("*-evaluate-*"), reverse=True):
-        if (folder / "options.json").is_file() and not (folder / ESTIMATES).exists() and run_dir.read_json(folder / "options.json") == options:
-            return folder
+        with resuming.locked(folder) as alone:
+            if alone and run_dir.read_json(folder / resuming.OPTIONS) == options and not (folder / ESTIMATES).exists():
+                yield folder
+                return
     folder = run_dir.make_run_dir(plan.request.outdir, f"evaluate-{plan.feature}-{plan.files[0].name}-{plan.files[1].name}")
-    run_dir.write_json(folder / "options.json", options)
-    return folder
+    with resuming.locked(folder):
+        run_dir.write_json(folder / resuming.OPTIONS, options)
+        yield folder
 
 
 def _conclude(
