@@ -76,11 +76,13 @@ def cast(request: Any, method: Any, file: NetworkFile | DecoderFile, network: Ne
     several.refuse_unless_several(method, request.feature, len(asked))
     brought = given.given_by(request.feature, request.labels, network)
     if person_requests.is_person(request.feature):
-        sitting = person_requests.sitting_of(request.feature, request.judge, network, device)
-        return Cast((person.NAME,), *person_requests.judge_of(request.judge, file, device), labels, sitting=sitting)
+        embedder = person_requests.embedder(request.judge)
+        sitting = person_requests.sitting_of(request.feature, embedder, network, device)
+        return Cast((person.NAME,), *person_requests.judge_of(embedder, file, device), labels, sitting=sitting)
     if class_index is not None:
         return Cast(asked, *class_requests.judge_of(request.judge, request.feature, network.G_ema, device), labels, class_index)
     if brought is not None:
+        given.check_classes(brought, labels)
         roles = steering.those_given(brought.name, request.classifier, request.judge, file=file, network=network, device=device)
         given.check_method(brought, request.method, method, roles[0])
         return Cast((brought.name,), *roles, labels, brought=brought)

@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from stylegan_redact import class_requests, downloads, evaluation, feature_requests, given, job, person_requests, plugins, time_estimate, verbs
+from stylegan_redact import class_requests, downloads, evaluation, feature_requests, given, job, meant, person_requests, plugins, time_estimate, verbs
 from stylegan_redact.host import strtobool
 from stylegan_redact.network_files import bundled
-from stylegan_redact.progress import Progress
+from stylegan_redact.progress import Progress, escaped
 from stylegan_redact.run_dir import strict
 from stylegan_redact.running import Ended
 from stylegan_redact.types import RedactError, UntrustedFile
@@ -45,9 +45,19 @@ def failure(error: RedactError) -> Failure:
 
 
 def printable(text: str) -> str:
-    """The text on one line, with what would steer a terminal escaped: names in it come from files from anywhere."""
+    """The text on one line, with what would steer a terminal escaped."""
     text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
-    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return escaped(text).replace("\n", "\\n")
+
+
+def echo(text: str) -> None:
+    """Prints lines, with what would steer a terminal escaped."""
+    click.echo(escaped(text))
+
+
+def context() -> dict[str, Any]:
+    """Settings of every command that takes options: they may be written with - or _, and help shows their defaults."""
+    return {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 120, "show_default": True}
 
 
 class CommaList(click.ParamType):
@@ -62,8 +72,9 @@ class CommaList(click.ParamType):
 
 def main() -> None:
     """Runs the command, or the verb that the first word names, and ends the process."""
-    chosen, verb = choose(sys.argv[1:])
-    chosen(args=sys.argv[2:] if verb else sys.argv[1:], prog_name=f"redact.py {verb}".strip())
+    words = [meant.at_home(word) for word in sys.argv[1:]]
+    chosen, verb = choose(words)
+    chosen(args=words[1:] if verb else words, prog_name=f"redact.py {verb}".strip())
 
 
 def choose(args: Sequence[str]) -> tuple[click.Command, str]:
@@ -74,11 +85,10 @@ def choose(args: Sequence[str]) -> tuple[click.Command, str]:
 
 def command() -> click.Command:
     """The command, with the options of all methods that there are."""
-    context = {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 120, "show_default": True}
     epilog = "Options may be written with - or _. NETWORK: " + ", ".join([*bundled(), "a path", "a URL"]) + "."
     epilog += f" Also: {', '.join(f'redact.py {verb}' for verb in verbs.names())}; --help of each."
     doc = "Suppress a feature in a pre-trained GAN, and show what changed."
-    return click.Command("redact", callback=redact, params=[*core_options(), *method_options()], help=doc, epilog=epilog, context_settings=context)
+    return click.Command("redact", callback=redact, params=[*core_options(), *method_options()], help=doc, epilog=epilog, context_settings=context())
 
 
 def core_options() -> list[click.Option]:

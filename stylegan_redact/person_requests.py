@@ -12,6 +12,7 @@ import torch
 
 from stylegan_redact import detectors, evaluation, photos, pictures
 from stylegan_redact.decoder_files import DecoderFile
+from stylegan_redact.downloads import download
 from stylegan_redact.extractors import DiscriminatorFeatures, FeatureExtractor, TorchScript, describe_by
 from stylegan_redact.feature_requests import PERSON, refuse_misfit, source_of
 from stylegan_redact.inversion import Search
@@ -73,6 +74,11 @@ def check_snap(feature: str, snap: int | None) -> None:
     """Raises RedactError if snapshots of a person's training were asked: their pictures are of labelled latents."""
     if snap is not None and is_person(feature):
         raise RedactError(f"--snap={snap} was asked for {PREFIX}... - snapshots draw labelled latents, and nobody labels a person - leave out --snap")
+
+
+def embedder(judge: str | None) -> str | None:
+    """The file that `--judge` names, downloaded if it has to be."""
+    return str(download(judge, "embedder")) if judge is not None and "://" in judge else judge
 
 
 def sitting_of(feature: str, judge: str | None, network: Network, device: torch.device) -> Sitting:

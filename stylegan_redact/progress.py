@@ -70,6 +70,7 @@ class Progress:
     def tell(self, text: str) -> None:
         """Prints text and keeps it in log.txt."""
         self._close_bar()
+        text = escaped(text)
         self._say(text)
         self._record(self._log, "log.txt", text)
 
@@ -85,7 +86,7 @@ class Progress:
         self._close_bar()
         if self._run_dir is not None and self._run_dir.is_dir():
             try:
-                append_text(self._run_dir / "log.txt", f"Error: {text}\n")
+                append_text(self._run_dir / "log.txt", f"Error: {escaped(text)}\n")
             except RedactError:  # The disk may be the error: the first one is the one to show.
                 return
 
@@ -118,6 +119,13 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def escaped(text: str) -> str:
+    """The text, line by line, with what would steer a terminal escaped: names in it come from files from anywhere."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(char if char == "\n" or char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def time_text(seconds: float) -> str:

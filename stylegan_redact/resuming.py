@@ -65,14 +65,14 @@ def _candidates(resume: str | None, outdir: str, description: str) -> list[Path]
         return []
     if resume != LATEST:
         folder = Path(resume)
-        if not (folder / OPTIONS).is_file():
+        if not os.path.isfile(folder / OPTIONS):
             raise RedactError(
                 f"--resume={resume} was asked - there is no {OPTIONS} in it, so it is no run directory - give one, or --resume={LATEST}"
             )
-        if (folder / RESULT).exists():
+        if os.path.exists(folder / RESULT):
             raise RedactError(f"--resume={resume} was asked - that run is finished - its {RESULT} has the figures")
         return [folder]
-    name = re.sub(r"[^0-9A-Za-z._-]", "_", description)
+    name = run_dir.safe_name(description)
     found = [path for path in Path(outdir).glob(f"*-{name}") if re.fullmatch(r"\d+", path.name.partition("-")[0])]
     left = [path for path in found if path.name.partition("-")[2] == name and (path / OPTIONS).is_file() and not (path / RESULT).exists()]
     return sorted(left, key=lambda path: int(path.name.partition("-")[0]), reverse=True)

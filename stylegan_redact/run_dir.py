@@ -29,17 +29,22 @@ def check_outdir(outdir: str | os.PathLike[str]) -> Path:
         RedactError: it, or what it would be made in, is no folder or may not be written to.
     """
     outdir = Path(outdir)
-    there = next(path for path in (outdir, *outdir.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        what = "is no folder" if not there.is_dir() else "may not be written to"
+    there = next(path for path in (outdir, *outdir.absolute().parents) if os.path.exists(path))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
+        what = "is no folder" if not os.path.isdir(there) else "may not be written to"
         raise RedactError(f"results were to go to {outdir} - {there} {what} - give another --outdir")
     return outdir
 
 
 def next_run_id(outdir: Path) -> int:
     """One more than the highest number that starts the name of anything in the folder; 0 if there is none."""
-    names = os.listdir(outdir) if outdir.is_dir() else []
+    names = os.listdir(outdir) if os.path.isdir(outdir) else []
     return max((int(found.group()) for name in names if (found := re.match(r"\d+(?=-|$)", name))), default=-1) + 1
+
+
+def safe_name(text: str) -> str:
+    """The text as a part of a file's name on every disk."""
+    return re.sub(r"[^0-9A-Za-z._-]", "_", text)
 
 
 def make_run_dir(outdir: str | os.PathLike[str], description: str) -> Path:
@@ -49,7 +54,7 @@ def make_run_dir(outdir: str | os.PathLike[str], description: str) -> Path:
         RedactError: the folder cannot be made.
     """
     outdir = check_outdir(outdir)
-    name = re.sub(r"[^0-9A-Za-z._-]", "_", description)
+    name = safe_name(description)
     with explained(outdir):
         outdir.mkdir(parents=True, exist_ok=True)
         for run_id in range(next_run_id(outdir), next_run_id(outdir) + _ATTEMPTS):

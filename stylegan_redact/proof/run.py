@@ -176,8 +176,9 @@ def _conclude(
         table += "\n" + attacks.render(curves) + "\n".join(attacking.remarks(curves)) + "\n"
     progress.tell("\n" + table)
     run_dir.write_text(folder / "table.txt", table)
+    told = {key: value for key, value in resolved(plan).items() if key not in ("outdir", "device")}
     record = {
-        **{key: value for key, value in resolved(plan).items() if key not in ("outdir", "device")},
+        **{key: report.name_of(value) if key in report.FILES and value is not None else value for key, value in told.items()},
         "scope": scope(plan),
         "estimates": evaluation.as_json(estimates),
         "targets": {cell: [{**asdict(each.target), "met": each.met} for each in found] for cell, found in verdicts.items()},

@@ -9,6 +9,7 @@ invalid, since a sample of a distribution that hardly errs hardly shows an error
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def check_validity(text: str) -> tuple[Path, str]:
     file, _, function = text.rpartition(":")
     if not file.endswith(".py") or not function.isidentifier():
         raise RedactError(f"validity={text!r} was asked - it is no file.py:function - name a Python file and a function in it")
-    if not Path(file).is_file():
+    if not os.path.isfile(file):
         raise RedactError(f"validity={text!r} was asked - there is no file {file} - name a Python file and a function in it")
     return Path(file), function
 
