@@ -76,9 +76,8 @@ def cast(request: Any, method: Any, file: NetworkFile | DecoderFile, network: Ne
     several.refuse_unless_several(method, request.feature, len(asked))
     brought = given.given_by(request.feature, request.labels, network)
     if person_requests.is_person(request.feature):
-        embedder = person_requests.embedder(request.judge)
-        sitting = person_requests.sitting_of(request.feature, embedder, network, device)
-        return Cast((person.NAME,), *person_requests.judge_of(embedder, file, device), labels, sitting=sitting)
+        sitting = person_requests.sitting_of(request.feature, request.judge, network, device)
+        return Cast((person.NAME,), *person_requests.judge_of(request.judge, file, device), labels, sitting=sitting)
     if class_index is not None:
         return Cast(asked, *class_requests.judge_of(request.judge, request.feature, network.G_ema, device), labels, class_index)
     if brought is not None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import importlib.util
 import io
@@ -156,9 +155,9 @@ def test_a_network_is_written_before_it_is_measured_and_a_disk_error_deletes_not
 
 @pytest.mark.parametrize("attributes", [(), ("a", "b\nc")])
 def test_measured_portions_come_back_and_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attributes: tuple[str, ...]) -> None:
-    n, told, empty = 4, list[str](), torch.zeros([4])
-    values = {field.name: empty for field in dataclasses.fields(evaluation.PairedImages) if field.type in ("torch.Tensor", torch.Tensor)}
-    pairs = evaluation.PairedImages(**{**values, "seeds": torch.arange(n)}, attributes=attributes)  # type: ignore[arg-type]
+    n, told = 4, list[str]()
+    logits = [torch.zeros([n, len(attributes)]) for _ in range(2)]
+    pairs = evaluation.PairedImages(attributes, *logits, torch.zeros(n), torch.ones(n), torch.arange(n))
     measured = []
     monkeypatch.setattr(evaluation, "measure_pairs", lambda **how: measured.append(how) or pairs)
     store = PairStore(tmp_path / "pairs", told.append)
@@ -305,5 +304,5 @@ def test_events_go_to_tensorboard_with_the_images_seen(tmp_path: Path, monkeypat
     network: Any = None
     for step in (1, 2):
         progress("edit", step / 2, {"loss": step})
-        found(keeping.Moment("edit", dict, step / 2, 20 * step, lambda: network))
+        found(keeping.Moment("edit", dict, step / 2, 20 * step, 20, lambda: network))
     assert scalars == [("edit/loss", 1.0, 20), ("edit/loss", 2.0, 40)]
