@@ -47,7 +47,7 @@ def failure(error: RedactError) -> Failure:
 def printable(text: str) -> str:
     """The text on one line, with what would steer a terminal escaped."""
     text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
-    return escaped(text).replace("\n", "\\n")
+    return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def echo(text: str) -> None:

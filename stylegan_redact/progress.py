@@ -123,9 +123,7 @@ class Progress:
 
 def escaped(text: str) -> str:
     """The text, line by line, with what would steer a terminal escaped: names in it come from files from anywhere."""
-    if text.replace("\n", "").isprintable():
-        return text
-    return "".join(char if char == "\n" or char.isprintable() else ascii(char)[1:-1] for char in text)
+    return "".join(char if char in "\n\t" or char.isprintable() else ascii(char)[1:-1] for char in text.replace("\r\n", "\n"))
 
 
 def time_text(seconds: float) -> str:

@@ -73,7 +73,7 @@ def find(request: job.Request, out: Path, *, steps: int = 7, reach: float = 2.0)
     if not os.path.isdir(out.parent):
         raise RedactError(f"a direction was to go to {out} - there is no such folder - make it, or give another --out")
     _refuse_sources(out, request)
-    replaced = [path.name for path in _files(out) if path.exists()]
+    replaced = [path.name for path in _files(out) if os.path.exists(path)]
     plan = job.prepare(request)
     feature = plan.gather(plan.network, plan.labelled_seeds, batch=plan.batch, half=plan.precision.half, progress=None)
     subspace, latents = feature.subspace, feature.latents
