@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,3 +60,10 @@ class Request:
 def bundled() -> dict[str, Path]:
     """Name -> file of every network that comes with the package."""
     return {path.stem: path for path in sorted(_BUNDLED_DIR.glob("*.pkl"))}
+
+
+def at_home(word: str) -> str:
+    """An option with the home folder in place of ~ at the beginning of a path: a shell does that only where a word begins with it."""
+    if not word.startswith("--") or "://" in word:
+        return word
+    return re.sub(r"(?<=[=,:])~(?=/|$)", lambda _: os.path.expanduser("~"), word)

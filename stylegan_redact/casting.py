@@ -81,6 +81,7 @@ def cast(request: Any, method: Any, file: NetworkFile | DecoderFile, network: Ne
     if class_index is not None:
         return Cast(asked, *class_requests.judge_of(request.judge, request.feature, network.G_ema, device), labels, class_index)
     if brought is not None:
+        given.check_classes(brought, labels)
         roles = steering.those_given(brought.name, request.classifier, request.judge, file=file, network=network, device=device)
         given.check_method(brought, request.method, method, roles[0])
         return Cast((brought.name,), *roles, labels, brought=brought)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from stylegan_redact.keeping import Moment, State, Stopped
+from stylegan_redact.keeping import Moment, Over, State, Stopped
 from stylegan_redact.run_dir import whole_file
 from stylegan_redact.types import RedactError
 
@@ -50,7 +50,7 @@ class Checkpoints:
     ) -> None:
         self.folder, self.every, self._say, self._clock = folder, every, say, clock
         self.observe: Callable[[Moment], None] | None = None
-        """Told every moment, before it is kept."""
+        """Told every moment, before it is kept; may raise Over."""
         self.stop = False
         """Set by whoever wants the run to end at its next step."""
         self._begun: dict[str, int] = {}
@@ -71,9 +71,8 @@ class Checkpoints:
 
     def keep(self, moment: Moment) -> None:
         """As `keeping.Store`. A state that cannot be written, for want of space, is told of, and the run goes on: the one before stays."""
-        if self.observe is not None:
-            self.observe(moment)
-        if self.stop or moment.share >= 1 or self._clock() >= self._due:
+        over = self._observed(moment)
+        if over is not None or self.stop or moment.share >= 1 or self._clock() >= self._due:
             begin = self._clock()
             try:
                 self._write(moment)
@@ -82,8 +81,21 @@ class Checkpoints:
                     raise
                 self.tell(f"No checkpoint: {error}. The run goes on without; the last checkpoint stays")
             self._due = self._clock() + (max(self.every, (self._clock() - begin) / MOST_OF_THE_TIME) if self.every else 0)
+        if over is not None:
+            raise over
         if self.stop:
             raise Stopped(moment)
+
+    def _observed(self, moment: Moment) -> Over | None:
+        """The end that the observer wants, if it wants one. Where a signal keeps it from looking, it looks again when the run is resumed."""
+        try:
+            if self.observe is not None:
+                self.observe(moment)
+        except Stopped:
+            return None
+        except Over as over:
+            return over
+        return None
 
     def check(self) -> None:
         """As `keeping.Store`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stylegan_redact import asking, feature_requests, plugin_files, plugins, verbs
-from stylegan_redact.failures import Distrust, Failure, failure, printable
+from stylegan_redact.failures import Distrust, Failure, escaped, failure, printable
 from stylegan_redact.host import strtobool
 from stylegan_redact.types import ACCESSES, RedactError
 
@@ -25,11 +25,21 @@ if TYPE_CHECKING:
     from stylegan_redact.job import Plan
     from stylegan_redact.progress import Progress
 
-__all__ = ["CommaList", "Distrust", "Failure", "command", "failure", "gpus_option", "main", "offline_option", "printable"]
+__all__ = ["CommaList", "Distrust", "Failure", "command", "context", "echo", "failure", "gpus_option", "main", "offline_option", "printable"]
 
 DEFAULT_METHOD = "edit"
 _TAKEN = {field.name for field in dataclasses.fields(asking.Request)}
 """Options of the command itself; where a method has one of the same name, the value goes to both."""
+
+
+def echo(text: str) -> None:
+    """Prints lines, with what would steer a terminal escaped."""
+    click.echo(escaped(text))
+
+
+def context() -> dict[str, Any]:
+    """Settings of every command that takes options: they may be written with - or _, and help shows their defaults."""
+    return {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 120, "show_default": True}
 
 
 class CommaList(click.ParamType):
@@ -44,10 +54,11 @@ class CommaList(click.ParamType):
 
 def main() -> None:
     """Runs the command, or the verb that the first word names, and ends the process."""
-    chosen, verb = choose(sys.argv[1:])
+    words = [asking.at_home(word) for word in sys.argv[1:]]
+    chosen, verb = choose(words)
     if _on_several() and not any(option.name == "gpus" for option in chosen.params):
         raise SystemExit(f"Error: redact.py {verb} was started on several ranks - one process does it - start it once, without torchrun")
-    chosen(args=sys.argv[2:] if verb else sys.argv[1:], prog_name=f"redact.py {verb}".strip())
+    chosen(args=words[1:] if verb else words, prog_name=f"redact.py {verb}".strip())
 
 
 def _on_several() -> bool:
@@ -66,11 +77,10 @@ def choose(args: Sequence[str]) -> tuple[click.Command, str]:
 
 def command() -> click.Command:
     """The command, with the options of all methods that there are."""
-    context = {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 120, "show_default": True}
     epilog = "Options may be written with - or _. NETWORK: " + ", ".join([*asking.bundled(), "a path", "a URL"]) + "."
     epilog += f" Also: {', '.join(f'redact.py {verb}' for verb in verbs.names())}; --help of each."
     doc = "Suppress a feature in a pre-trained GAN, and show what changed."
-    return click.Command("redact", callback=redact, params=[*core_options(), *method_options()], help=doc, epilog=epilog, context_settings=context)
+    return click.Command("redact", callback=redact, params=[*core_options(), *method_options()], help=doc, epilog=epilog, context_settings=context())
 
 
 def core_options() -> list[click.Option]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,7 +89,7 @@ def read(path: Path, sha256: str = "") -> Weights:
         raise RedactError(
             f"{asked} - with --decoder its ending must be {', '.join([*TORCH_ENDINGS, SAFE_ENDING])} - leave --decoder out for a StyleGAN"
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise RedactError(f"{asked} - there is no such file - check the name")
     metadata = None
     try:

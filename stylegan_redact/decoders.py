@@ -8,6 +8,7 @@ module. Running it is running the user's own code, which is why it is asked for 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,7 +69,7 @@ def from_factory(factory: str) -> torch.nn.Module:
     if not colon or not file.endswith(".py") or not name.isidentifier():
         raise RedactError(f"{asked} - that is no FILE.py:FACTORY - name a Python file and a function in it that returns the decoder")
     path = Path(file)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise RedactError(f"{asked} - there is no file {path} - check the name")
     spec = importlib.util.spec_from_file_location(f"stylegan_redact_decoder_{path.stem}", path)
     assert spec is not None and spec.loader is not None

@@ -138,4 +138,5 @@ def _sum(before: torch.Tensor, steps: Sequence[tuple[float, torch.Tensor]]) -> t
 
 def _is_description(told: Any) -> bool:
     kinds = {"base": str, "redaction": dict, "figures": dict, "shared": list}
-    return isinstance(told, dict) and set(told) == set(kinds) and all(isinstance(told[key], kind) for key, kind in kinds.items())
+    fits = isinstance(told, dict) and set(told) == set(kinds) and all(isinstance(told[key], kind) for key, kind in kinds.items())
+    return fits and all(isinstance(name, str) for name in told["shared"])

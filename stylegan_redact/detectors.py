@@ -82,7 +82,7 @@ def open_torchscript(path: str | os.PathLike[str], device: torch.device | str = 
         RedactError: no such file, or not TorchScript.
     """
     asked = f"a TorchScript classifier was expected in {os.fspath(path)}"
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise RedactError(f"{asked} - there is no such file - give the path of a file that torch.jit.save wrote")
     inside = {NAMES_FILE: ""}
     try:

@@ -220,7 +220,7 @@ def _load_torchscript(path: Path, asked: str, device: torch.device | str) -> Any
             f"{asked} - a pickle, such as NVIDIA's Inception for stylegan3, would have to be run to be read - give inception-2015-12-05.pt of "
             "stylegan2-ada-pytorch, which is the same network as TorchScript"
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise RedactError(f"{asked} - there is no such file - give the path of what torch.jit.save wrote, or D for the discriminator")
     try:
         with warnings.catch_warnings():

@@ -29,6 +29,11 @@ def failure(error: RedactError) -> Failure:
 
 
 def printable(text: str) -> str:
-    """The text on one line, with what would steer a terminal escaped: names in it come from files from anywhere."""
+    """The text on one line, with what would steer a terminal escaped."""
     text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
-    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def escaped(text: str) -> str:
+    """The text, line by line, with what would steer a terminal escaped: names in it come from files from anywhere."""
+    return "".join(char if char in "\n\t" or char.isprintable() else ascii(char)[1:-1] for char in text.replace("\r\n", "\n"))

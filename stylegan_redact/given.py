@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stylegan_redact import feature_requests, names, plugins
+from stylegan_redact import feature_requests, names, plugins, run_dir
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.labels import LabelsFile
 from stylegan_redact.labels import Labels
@@ -127,6 +127,17 @@ def check_method(given: Given, method_name: str, method: Any, detector: Detector
         )
 
 
+def check_classes(given: Given, labels: Labels | None) -> None:
+    """Raises RedactError if pictures of other classes were labelled than the feature is redacted in."""
+    c = None if given.labelled is None or given.labelled.latents is None else given.labelled.latents.c
+    strangers = [] if c is None or labels is None else sorted({*c.argmax(dim=1).tolist()} - {*labels.classes})
+    if strangers and labels is not None:
+        asked = f"{given.name} was to be redacted in class {', '.join(map(str, labels.classes))}"
+        raise RedactError(
+            f"{asked} - the labels are of class {', '.join(map(str, strangers))} too - label pictures of that class, or give --class=all"
+        )
+
+
 def check_seeds(given: Given | None, measured: range) -> None:
     """Raises RedactError if pictures that were labelled would be measured on."""
     if given is None or given.labelled is None or given.labelled.latents is None or given.labelled.latents.seeds is None:
@@ -202,7 +213,7 @@ def save_label_files(feature: Feature, given: Given | None, classifiers: Mapping
         if latents is None or latents.seeds is None:
             continue
         source = (_who(part, given, classifiers.get("detector")),) * len(latents.w) if given is None or given.file is None else given.file.source
-        name = "labels.npz" if not feature.parts else f"labels-{part.name}.npz"
+        name = "labels.npz" if not feature.parts else f"labels-{run_dir.safe_name(part.name)}.npz"
         save_labels(folder / name, LabelFile(part.name, latents, source, network_sha256))
 
 

@@ -86,7 +86,7 @@ def prepare(request: Request) -> Plan:
     if "batch_gpu" in {each.name for each in plugins.options(type(method))}:
         method = replace(method, batch_gpu=batch)
     first = request.seed * SEEDS_PER_RUN
-    looked_seeds = watching.looked_seeds(request.early_stop, who, request.num_images, seed_range(first, SEEDS_PER_RUN))
+    looked_seeds = watching.looked_seeds(request, method, who, seed_range(first, SEEDS_PER_RUN))
     for seeds in (seed_range(first + MOST_SEEDS, request.num_images), looked_seeds):
         given.check_seeds(who.brought, seeds)
     return Plan(
@@ -181,16 +181,17 @@ def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
     with run.profile.part(profiling.TRAINING):
         watched = watching.redact(plan, feature, layout, run, progress)
         after, made = world.alike(watched.network), {**provenance(plan), **watched.record}
+    with run.profile.part(profiling.IO):
+        dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, made)
+    if dropped:
+        progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
     with run.profile.part(profiling.REPORT):
         shown = _show(plan, feature, after, layout, run.folder)
     with run.profile.part(profiling.EVALUATION):
         estimates, pairs = _measure(plan, feature, after, run, progress)
-    with run.profile.part(profiling.IO):
-        dropped = network_files.save(after, network_files.result_path(run.folder, plan.file), plan.file, made)
-        if plan.request.delta and isinstance(plan.file.snapshot, Snapshot):
+    if plan.request.delta and isinstance(plan.file.snapshot, Snapshot):
+        with run.profile.part(profiling.IO):
             delta.write(after, plan.file.snapshot, run.folder / delta.NAME, made, estimates)
-    if dropped:
-        progress.tell(f"Left out of the new pickle, since it may be private: {', '.join(dropped)}")
     with run.profile.part(profiling.REPORT):
         seen = {"provenance": made, "before_training": before, "pictures": shown, "dropped": dropped}
         _conclude(plan, run.folder, estimates, pairs, seen, progress)

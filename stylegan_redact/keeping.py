@@ -45,6 +45,10 @@ class Stopped(Exception):
         self.moment = moment
 
 
+class Over(Exception):
+    """Raised by who is told of moments, to end the work at one of them, whose state is kept."""
+
+
 class Store(Protocol):
     """Where states go."""
 

@@ -18,6 +18,9 @@ from stylegan_redact.types import LabelledLatents, RedactError
 
 _NEEDED = ("seeds", "w", "scores", "source", "network_sha256", "feature")
 
+SEEDS = 2**32
+"""NumPy's RandomState, which NVIDIA's tools draw z with, takes so many."""
+
 
 @dataclass(frozen=True)
 class LabelFile:
@@ -75,7 +78,7 @@ def load_labels(path: str | os.PathLike[str]) -> LabelFile:
             arrays = {name: held[name] for name in held.files} if isinstance(held, np.lib.npyio.NpzFile) else {}
     except FileNotFoundError:
         raise RedactError(f"{asked} - there is no such file - make one with redact.py label") from None
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise RedactError(f"{asked} - it cannot be read ({str(error)[:120]}) - make one with redact.py label") from None
     missing = [name for name in _NEEDED if name not in arrays]
     if missing:
@@ -87,6 +90,8 @@ def load_labels(path: str | os.PathLike[str]) -> LabelFile:
     if not fits or not numbers or not (np.isfinite(w).all() and np.isfinite(scores).all()):
         told = ", ".join(f"{name} {list(arrays[name].shape)} {arrays[name].dtype}" for name in _NEEDED[:4])
         raise RedactError(f"{asked} - it holds {told} - there must be one seed, w, score and source for each latent, all finite")
+    if n and not 0 <= int(seeds.min()) <= int(seeds.max()) < SEEDS:
+        raise RedactError(f"{asked} - its seeds go from {seeds.min()} to {seeds.max()} - there are only seeds from 0 to {SEEDS - 1}")
     latents = LabelledLatents(
         torch.from_numpy(w).float(), torch.from_numpy(scores).float(), torch.from_numpy(seeds.astype(np.int64)),
         c=None if c is None else torch.from_numpy(c).float(),

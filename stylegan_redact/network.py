@@ -33,7 +33,7 @@ def read_snapshot(source: str | os.PathLike[str] | BinaryIO) -> pickles.Snapshot
     Raises:
         RedactError: not a StyleGAN pickle, damaged or hostile, or of TensorFlow and without a counterpart in PyTorch.
     """
-    if isinstance(source, (str, os.PathLike)) and Path(source).is_file() and pickle_torch.is_torch_file(Path(source)):
+    if isinstance(source, (str, os.PathLike)) and os.path.isfile(source) and pickle_torch.is_torch_file(Path(source)):
         return _of_checkpoint(Path(source))
     found = pickles.read_pickle(source)
     if isinstance(found, pickles.Snapshot):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -121,7 +122,7 @@ def locate(network: str) -> Path:
     if "://" in network:
         return download(network, "network")
     path = Path(network)
-    if not path.exists() and path.name == network and not path.suffix:
+    if not os.path.exists(path) and path.name == network and not path.suffix:
         raise RedactError(f"the network {network!r} was asked - bundled are: {', '.join(known) or 'none'} - take one of these, a path or a URL")
     return path
 

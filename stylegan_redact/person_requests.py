@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from stylegan_redact import detectors, evaluation, photos, pictures
 from stylegan_redact.decoder_files import DecoderFile
+from stylegan_redact.downloads import download
 from stylegan_redact.extractors import DiscriminatorFeatures, FeatureExtractor, TorchScript, describe_by
 from stylegan_redact.feature_requests import PERSON, refuse_misfit, source_of
 from stylegan_redact.inversion import Search
@@ -75,6 +77,13 @@ def check_snap(feature: str, snap: int | None) -> None:
         raise RedactError(f"--snap={snap} was asked for {PREFIX}... - snapshots draw labelled latents, and nobody labels a person - leave out --snap")
 
 
+def embedder_file(judge: str) -> tuple[Path, str]:
+    """The file that `--judge` names, downloaded if it has to be, and a name for it."""
+    if "://" in judge:
+        return download(judge, "embedder"), Path(urllib.parse.unquote(urllib.parse.urlparse(judge).path)).stem
+    return Path(judge), ""
+
+
 def sitting_of(feature: str, judge: str | None, network: Network, device: torch.device) -> Sitting:
     """The photographs that the feature names, and the embedder that `--judge` names, or else the network's own discriminator.
 
@@ -86,13 +95,18 @@ def sitting_of(feature: str, judge: str | None, network: Network, device: torch.
     found = photos.of_person(feature.removeprefix(PREFIX), shape)
     if judge is None and network.D is None:
         raise RedactError(f"{feature} was to be measured - the file's discriminator is not known here - give an embedder of faces with --judge=FILE")
-    return Sitting(found, DiscriminatorFeatures(network.D) if judge is None else TorchScript(judge, shape, device))
+    if judge is None:
+        return Sitting(found, DiscriminatorFeatures(network.D))
+    file, name = embedder_file(judge)
+    return Sitting(found, TorchScript(file, shape, device, name=name))
 
 
 def judge_of(judge: str | None, file: NetworkFile | DecoderFile, device: torch.device) -> tuple[Detector, Detector, dict[str, Any]]:
     """No detector, who knows other people's attributes (the bundled judge, of the bundled network), and what the records say."""
     nobody = evaluation.NoClassifier()
-    told: dict[str, Any] = {"embedder": {"torchscript_sha256": sha256_of(judge)} if judge is not None else "the network's discriminator"}
+    told: dict[str, Any] = {
+        "embedder": {"torchscript_sha256": sha256_of(embedder_file(judge)[0])} if judge is not None else "the network's discriminator"
+    }
     if file.bundled is None:
         return nobody, nobody, {"detector": None, "judge": told}
     told["attributes"] = {"bundled": file.bundled, "role": "judge"}

@@ -8,6 +8,7 @@ import io
 import os
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def to_image(data: bytes, img_shape: tuple[int, int, int], asked: str, name: str
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as opened:
-                upright = ImageOps.exif_transpose(opened).convert("RGB" if channels == 3 else "L")
+                upright = _eight_bits(ImageOps.exif_transpose(opened)).convert("RGB" if channels == 3 else "L")
         fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RedactError(f"{asked} - {name} cannot be read ({error}) - take it out, or save it anew") from None
@@ -102,21 +103,28 @@ def to_image(data: bytes, img_shape: tuple[int, int, int], asked: str, name: str
     return levels.permute(2, 0, 1) if levels.ndim == 3 else levels[None]
 
 
+def _eight_bits(img: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits in 8, which `convert` would clip to white; any other as it is."""
+    if not img.mode.startswith("I"):
+        return img
+    return Image.fromarray((np.asarray(img).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+
+
 def _files(path: Path, what: str) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of the image files, by name."""
     asked = f"{what} in {path}"
-    if not path.exists():
+    if not os.path.exists(path):
         raise RedactError(f"{asked} - there is no such folder or file - give a folder, a zip archive or an image file")
     try:
         if zipfile.is_zipfile(path):
             yield from _zipped(path, asked)
             return
-        chosen = [path] if path.is_file() else _images(sorted(path.iterdir()), asked)
+        chosen = [path] if os.path.isfile(path) else _images(sorted(path.iterdir()), asked)
         for each in chosen:
             if each.stat().st_size > MOST_BYTES:
                 raise RedactError(f"{asked} - {each.name} has more than {MOST_BYTES >> 20} MiB - make it smaller")
             yield each.name, each.read_bytes()
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted, or packed in a way not known here.
         raise RedactError(f"{asked} - it cannot be read ({error}) - give another one") from None
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,9 @@ def read_path(path: Path, what: str, interpret: Interpret) -> Any:
         UntrustedFile: it has imports that are not needed, or wants more memory or time.
         RedactError:   missing, damaged, or something else.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise RedactError(f"{path} was to be read - there is no such file - check the name and the folder ({path.resolve().parent})")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise RedactError(f"{path} was to be read - it is a folder - give the .pkl file in it")
     try:
         with path.open("rb") as file:

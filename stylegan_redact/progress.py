@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from stylegan_redact.failures import escaped
 from stylegan_redact.run_dir import append_text, strict
 from stylegan_redact.types import RedactError
 
@@ -34,6 +35,8 @@ class Progress:
         self._log: list[str] = []
         self._stats: list[str] = []
         self._begin = self._stage_begin = self._last_event = clock()
+        self._short = False
+        """Of space for logs; said once."""
         self._stage: str | None = None
         self._last_line = -float("inf")
         self._bar: Any = None
@@ -68,6 +71,7 @@ class Progress:
     def tell(self, text: str) -> None:
         """Prints text and keeps it in log.txt."""
         self._close_bar()
+        text = escaped(text)
         self._say(text)
         self._record(self._log, "log.txt", text)
 
@@ -83,7 +87,7 @@ class Progress:
         self._close_bar()
         if self._run_dir is not None and self._run_dir.is_dir():
             try:
-                append_text(self._run_dir / "log.txt", f"Error: {text}\n")
+                append_text(self._run_dir / "log.txt", f"Error: {escaped(text)}\n")
             except RedactError:  # The disk may be the error: the first one is the one to show.
                 return
 
@@ -93,10 +97,18 @@ class Progress:
         return self._clock() - self._begin
 
     def _record(self, lines: list[str], name: str, line: str) -> None:
+        """Keeps a line; one that finds no space waits for the next, and the run goes on."""
+        lines.append(line)
         if self._run_dir is None:
-            lines.append(line)
-        else:
-            append_text(self._run_dir / name, f"{line}\n")
+            return
+        try:
+            append_text(self._run_dir / name, "".join(f"{each}\n" for each in lines))
+        except RedactError as error:
+            if not self._short:
+                self._say(f"{error}. The run goes on")
+            self._short = True
+            return
+        lines.clear()
 
     def _move_bar(self, stage: str, fraction: float, figures: Mapping[str, Any]) -> None:
         if self._bar is None:

@@ -28,10 +28,10 @@ def write(plan: Any, folder: Path, record: Mapping[str, Any], resolved: Mapping[
     """
     told = plugins.record(plan.method)
     again = report.command(plan.request, given={name: told[name] for name in plan.request.method_options or {}})
-    check = report.check_command(plan.request, plan.feature, plan.keep) if plan.class_index is None and plan.sitting is None else None
+    check = report.check_command(plan.request, plan.feature, plan.keep) if _checks(plan) else None
     facts = report.of_redaction(strict(dict(record)), strict(dict(resolved)), [again, *([check] if check else [])])
     report.write_page(folder, facts, list(pairs))
-    report.write_card(folder, facts, bundled=plan.file.bundled is not None)
+    report.write_card(folder, facts, bundled=plan.file.bundled is not None, decoder=plan.request.decoder is not None)
 
 
 def shown(plan: Any, after: Network, pairs: evaluation.PairedImages, labels: Labels | None) -> list[Pair]:
@@ -48,3 +48,10 @@ def shown(plan: Any, after: Network, pairs: evaluation.PairedImages, labels: Lab
     rated = plan.class_index is None and set(plan.features) <= set(plan.judge.attributes)
     merged = evaluation.merged(pairs, plan.features) if rated else pairs
     return illustrate(plan.network, after, merged, plan.feature, batch=plan.batch, labels=labels, bystanders=plan.sitting is not None)
+
+
+def _checks(plan: Any) -> bool:
+    """Whether `evaluate` could measure the result: it takes a StyleGAN and one attribute, which a judge that is there knows."""
+    judged = plan.request.judge is not None or plan.file.bundled is not None
+    attribute = plan.class_index is None and plan.sitting is None and plan.features == (plan.feature,) and plan.feature in plan.judge.attributes
+    return judged and attribute and plan.request.decoder is None

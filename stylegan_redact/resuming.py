@@ -37,7 +37,7 @@ def run_folder(resume: str | None, outdir: str, description: str, options: Mappi
     """
     for folder in _candidates(resume, outdir, description):
         _check(folder, options)
-        with _locked(folder) as alone:
+        with locked(folder) as alone:
             if alone:
                 run_dir.check_outdir(folder)
                 yield folder, f"Resuming {folder}"
@@ -45,7 +45,7 @@ def run_folder(resume: str | None, outdir: str, description: str, options: Mappi
         if resume != LATEST:
             raise RedactError(f"{folder} was to be resumed - another process is at it - wait for it, or start a run of its own without --resume")
     folder = run_dir.make_run_dir(outdir, description)
-    with _locked(folder):
+    with locked(folder):
         run_dir.write_json(folder / OPTIONS, options)
         yield folder, (f"No run to resume in {outdir}: a new one. " if resume == LATEST else "") + f"Results go to {folder}"
 
@@ -65,14 +65,14 @@ def _candidates(resume: str | None, outdir: str, description: str) -> list[Path]
         return []
     if resume != LATEST:
         folder = Path(resume)
-        if not (folder / OPTIONS).is_file():
+        if not os.path.isfile(folder / OPTIONS):
             raise RedactError(
                 f"--resume={resume} was asked - there is no {OPTIONS} in it, so it is no run directory - give one, or --resume={LATEST}"
             )
-        if (folder / RESULT).exists():
+        if os.path.exists(folder / RESULT):
             raise RedactError(f"--resume={resume} was asked - that run is finished - its {RESULT} has the figures")
         return [folder]
-    name = re.sub(r"[^0-9A-Za-z._-]", "_", description)
+    name = run_dir.safe_name(description)
     found = [path for path in Path(outdir).glob(f"*-{name}") if re.fullmatch(r"\d+", path.name.partition("-")[0])]
     left = [path for path in found if path.name.partition("-")[2] == name and (path / OPTIONS).is_file() and not (path / RESULT).exists()]
     return sorted(left, key=lambda path: int(path.name.partition("-")[0]), reverse=True)
@@ -97,7 +97,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
+def locked(folder: Path) -> Iterator[bool]:
     """Whether no other process is at the folder; none is until the block ends. The system lets go of it however this process ends.
 
     Where the system or the disk knows no such locks, it is True.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -15,6 +16,8 @@ from typing import Any
 
 from stylegan_redact.types import RedactError
 
+LOGS = ("log.txt", "stats.jsonl")
+"""Of a run directory: what was told, and every event."""
 _ATTEMPTS = 100
 """Other processes may take a number between our look and our mkdir."""
 
@@ -26,17 +29,22 @@ def check_outdir(outdir: str | os.PathLike[str]) -> Path:
         RedactError: it, or what it would be made in, is no folder or may not be written to.
     """
     outdir = Path(outdir)
-    there = next(path for path in (outdir, *outdir.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        what = "is no folder" if not there.is_dir() else "may not be written to"
+    there = next(path for path in (outdir, *outdir.absolute().parents) if os.path.exists(path))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
+        what = "is no folder" if not os.path.isdir(there) else "may not be written to"
         raise RedactError(f"results were to go to {outdir} - {there} {what} - give another --outdir")
     return outdir
 
 
 def next_run_id(outdir: Path) -> int:
     """One more than the highest number that starts the name of anything in the folder; 0 if there is none."""
-    names = os.listdir(outdir) if outdir.is_dir() else []
+    names = os.listdir(outdir) if os.path.isdir(outdir) else []
     return max((int(found.group()) for name in names if (found := re.match(r"\d+(?=-|$)", name))), default=-1) + 1
+
+
+def safe_name(text: str) -> str:
+    """The text as a part of a file's name on every disk."""
+    return re.sub(r"[^0-9A-Za-z._-]", "_", text)
 
 
 def make_run_dir(outdir: str | os.PathLike[str], description: str) -> Path:
@@ -46,8 +54,8 @@ def make_run_dir(outdir: str | os.PathLike[str], description: str) -> Path:
         RedactError: the folder cannot be made.
     """
     outdir = check_outdir(outdir)
-    name = re.sub(r"[^0-9A-Za-z._-]", "_", description)
-    with _explained(outdir):
+    name = safe_name(description)
+    with explained(outdir):
         outdir.mkdir(parents=True, exist_ok=True)
         for run_id in range(next_run_id(outdir), next_run_id(outdir) + _ATTEMPTS):
             run_dir = outdir / f"{run_id:05d}-{name}"
@@ -68,7 +76,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with _explained(path):
+        with explained(path):
             yield temporary
             os.replace(temporary, path)
     finally:
@@ -98,16 +106,34 @@ def sweep(folder: Path) -> None:
     """Deletes what a process that was killed left half written: files without their name yet, and the last line of a log without its end."""
     for path in folder.rglob(".*.partial"):
         path.unlink(missing_ok=True)
-    for path in (*folder.glob("*.txt"), *folder.glob("*.jsonl")):
+    for path in filter(Path.exists, (folder / name for name in LOGS)):
         whole, end, _ = path.read_bytes().rpartition(b"\n")
         with path.open("r+b") as file:
             file.truncate(len(whole) + len(end))
 
 
 def append_text(path: Path, text: str) -> None:
-    """Adds to the end of a text file."""
-    with _explained(path), path.open("a", encoding="utf-8") as file:
-        file.write(text)
+    """Adds to the end of a text file, all of it or nothing."""
+    with explained(path):
+        append(path, text.encode("utf-8"))
+
+
+def append(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Adds to the end of a file, all of it or nothing; with `sync` down to the disk.
+
+    Raises:
+        OSError: it cannot be written; the file is as it was.
+    """
+    with path.open("ab", buffering=0) as file:
+        length = file.seek(0, os.SEEK_END)
+        try:
+            if file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if sync:
+                os.fsync(file.fileno())
+        except OSError:
+            file.truncate(length)
+            raise
 
 
 def strict(value: Any) -> Any:
@@ -122,7 +148,8 @@ def strict(value: Any) -> Any:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """An OSError in the block is told as a RedactError: `path` was to be written."""
     try:
         yield
     except OSError as error:

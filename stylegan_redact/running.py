@@ -73,7 +73,7 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
         progress.keep_in(folder)
         progress.tell(told)
         checkpoints = Checkpoints(folder / FOLDER, request.checkpoint_every, progress.tell)
-        run = Run(folder, checkpoints, PairStore(folder / FOLDER / "pairs"), Profile(folder if request.profile else None), ending)
+        run = Run(folder, checkpoints, PairStore(folder / FOLDER / "pairs", progress.tell), Profile(folder if request.profile else None), ending)
         store = checkpoints if world.size == 1 else Together(world, checkpoints)
         with listening(store) as signals, keeping.kept_by(run.profile.watching(store)):
             try:
@@ -84,8 +84,8 @@ def running(request: Any, description: str, *, options: Mapping[str, Any], endin
                     _save_so_far(run, stopped.moment, folder / f"{UNFINISHED}{ending}", progress)
                 progress.tell(f"Unfinished; go on with --resume={folder}")
                 raise Ended(signals.exit_code or 0) from None
-            except RedactError:
-                if new and run.save is None:
+            except RedactError as error:
+                if new and run.save is None and not isinstance(error.__cause__, OSError):  # A request that cannot be met, and no disk that is full.
                     resuming.discard(folder)
                 raise
         checkpoints.remove()
@@ -100,7 +100,7 @@ def _following(world: ranks.World) -> Iterator[Run]:
     store = Together(world, None)
     with listening(store) as signals, keeping.kept_by(store):
         try:
-            yield Run(nowhere, Checkpoints(nowhere, math.inf, lambda text: None), PairStore(nowhere), Profile(None), "")
+            yield Run(nowhere, Checkpoints(nowhere, math.inf, lambda text: None), PairStore(nowhere, lambda text: None), Profile(None), "")
         except keeping.Stopped:
             signals.over()
             raise Ended(signals.exit_code or 0) from None

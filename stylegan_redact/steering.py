@@ -186,26 +186,35 @@ def those_given(
     """
     nobody = evaluation.NoClassifier()
     if classifier is None and judge is None and file.bundled is not None:
-        detector, judged, told = _bundled(file, device)
-        return (detector, judged, told) if name in detector.attributes else (nobody, judged, {**told, "detector": None})
+        steers, measures, told = _bundled(file, device)
+        steers, measures = (_as_asked(each, (name,)) for each in (steers, measures))
+        return (steers, measures, told) if name in steers.attributes else (nobody, measures, {**told, "detector": None})
     paths = {role: path for role, path in (("detector", classifier), ("judge", judge)) if path is not None}
     detector, judged, told = _files(name, paths, network, device)
     return detector, judged, {"detector": None, "judge": None} | told
 
 
-def _bundled(file: NetworkFile | DecoderFile, device: torch.device) -> tuple[Detector, Detector, dict[str, Any]]:
+def _bundled(file: NetworkFile | DecoderFile, device: torch.device) -> tuple[detectors.Classifier, detectors.Classifier, dict[str, Any]]:
     told = {role: {"bundled": file.bundled, "role": role} for role in ("detector", "judge")}
     return detectors.load_bundled("detector", device), detectors.load_bundled("judge", device), told
 
 
+def _as_asked(classifier: detectors.Classifier, asked: Sequence[str]) -> detectors.Classifier:
+    """The classifier with those of its attributes that were asked for under the names asked: detector and judge then call them the same."""
+    for name in asked:
+        if names.find(name, classifier.attributes) is not None:
+            classifier = detectors.as_asked(classifier, name)
+    return classifier
+
+
 def _files(feature: str, paths: Mapping[str, str], network: Network, device: torch.device) -> tuple[Detector, Detector, dict[str, Any]]:
     """What is in the files; in a role without one, a detector that knows nothing."""
-    first = features_asked(feature)[0]  # Of several features only a file that names its logits knows the others; who asks for them checks that.
-    files = {role: find.find(text, first) for role, text in paths.items()}
+    names_asked = features_asked(feature)  # Only a file that names its logits knows more than the first; who asks for them checks that.
+    files = {role: find.find(text, names_asked[0]) for role, text in paths.items()}
     if len({each.sha256 for each in files.values()}) < len(files):
         raise RedactError("--classifier and --judge are the same file - what steers must not be what measures - train a second one on other data")
     G: Any = network.G_ema
     shape = (G.img_channels, G.img_resolution, G.img_resolution)
-    loaded: dict[str, Detector] = {role: each.load(shape, device) for role, each in files.items()}
+    loaded: dict[str, Detector] = {role: _as_asked(each.load(shape, device), names_asked) for role, each in files.items()}
     nobody = evaluation.NoClassifier()
     return loaded.get("detector", nobody), loaded.get("judge", nobody), {role: each.record for role, each in files.items()}

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from stylegan_redact import api, evaluation, pictures, ranks, snapshots
-from stylegan_redact.keeping import Moment
+from stylegan_redact.keeping import Moment, Over
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.progress import Progress
 from stylegan_redact.running import Run
@@ -19,7 +20,7 @@ MOST_LOOKED_AT = 4_000
 """Seeds of a look."""
 
 
-class Enough(Exception):
+class Enough(Over):
     """The targets hold: the network that meets them, and after how many images of the training."""
 
     def __init__(self, network: Network, images: int) -> None:
@@ -65,21 +66,28 @@ class Watched:
     """For the pickle: after how many images the training was ended, if it was."""
 
 
-def looked_seeds(early_stop: float | None, who: Any, num_images: int, seeds: range) -> range:
+def looked_seeds(request: Any, method: Any, who: Any, seeds: range) -> range:
     """Seeds to look at while it is made, none of which is labelled, or measured in the end; none if no early stop was asked.
 
     Args:
-        early_stop:  Thousands of images between two looks.
-        who:         Who knows what, a casting.Cast.
-        num_images:  To measure in the end, from the middle of `seeds`.
-        seeds:       All that the run may use.
+        request: Has `early_stop` and `snap`, thousands of images between two looks or snapshots; `num_images`, to measure in the end, from the middle
+                 of `seeds`; and `method`, a name.
+        method:  Its instance; one whose training can be looked at says so: `watched: ClassVar[bool] = True`.
+        who:     Who knows what, a casting.Cast.
+        seeds:   All that the run may use.
 
     Raises:
-        RedactError: nobody could say when to stop, several processes would have to look, or no seeds are left.
+        RedactError: there is nothing to look at, nobody could say when to stop, several processes would have to look, or no seeds are left.
     """
+    early_stop, num_images = request.early_stop, request.num_images
+    for name, kimg in (("--early-stop", early_stop), ("--snap", request.snap)):
+        if kimg is not None and not getattr(method, "watched", False):
+            raise RedactError(f"{name}={kimg:g} was asked - {request.method} has no training of so many images to look at - leave it out")
     if early_stop is None:
         return range(0)
     asked, most = f"--early-stop={early_stop:g} was asked", len(seeds) // 2 - MOST_LOOKED_AT
+    if not math.isfinite(early_stop) or round(1000 * early_stop) < 1:
+        raise RedactError(f"{asked} - it is thousands of images between two looks - give a finite number, of one image (0.001) at least")
     if who.class_index is not None or who.sitting is not None or not set(who.features) <= set(who.judge.attributes):
         raise RedactError(f"{asked} - no judge rates attributes here, so nobody can say when - give --judge, or leave it out")
     if ranks.world().size > 1:

@@ -4,6 +4,7 @@
 import hashlib
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,32 @@ def test_features_too_common_or_too_rare_are_refused_with_the_rate(here, made, t
     folder = tmp_path_factory.mktemp("threshold")
     tiny_run.save_torchscript(tiny_run.BrightRegion(8, threshold), folder / "c.pt")
     assert told in refused(here, *made[1], *SMALL, f"--classifier={folder / 'c.pt'}")
+
+
+@pytest.mark.parametrize("option", ["--network", "--classifier", "--labels", "--outdir", "--resume", "--feature=direction:"])
+def test_a_name_that_no_disk_takes_is_refused_in_a_sentence(here, made, option):
+    equals = "" if ":" in option else "="
+    told = refused(here, *made[1], "--method=idle", f"{option}{equals}{'n' * 5000}")
+    assert "n" * 50 in told
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for word, meant_by_it in (
+        ("--outdir=~/runs", "--outdir=/home/me/runs"),
+        ("--feature=labels:~/a.npz", "--feature=labels:/home/me/a.npz"),
+        ("--delta=~/a,~/b", "--delta=/home/me/a,/home/me/b"),
+        ("--outdir=~", "--outdir=/home/me"),
+        ("--network=https://example.org/?a=~/b", "--network=https://example.org/?a=~/b"),
+        ("--outdir=a~/b", "--outdir=a~/b"),
+        ("~/a.pkl", "~/a.pkl"),
+    ):
+        assert asking.at_home(word) == meant_by_it
+    seen = []
+    monkeypatch.setattr(cli, "choose", lambda words: (lambda args, prog_name: seen.extend(args), "verb"))
+    monkeypatch.setattr(sys, "argv", ["redact.py", "verb", "--out=~/x"])
+    cli.main()
+    assert seen == ["--out=/home/me/x"]
 
 
 def test_an_outdir_that_is_a_file_is_refused_before_the_work(here, made, tmp_path_factory):

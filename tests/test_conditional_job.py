@@ -19,9 +19,11 @@ from tiny_conditional import C_DIM
 import legacy
 from stylegan_redact import cli, evaluation
 from stylegan_redact.labels import all_of
+from stylegan_redact.latents import LabelFile, save_labels
 from stylegan_redact.network import load_network, sample_w, synthesize
 from stylegan_redact.networks.export import write_network_pickle
 from stylegan_redact.pickles import read_snapshot
+from stylegan_redact.types import LabelledLatents
 
 SMALL = ["--num-latents=400", "--num-images=100"]
 
@@ -106,6 +108,15 @@ def test_a_feature_of_one_class(made: Path) -> None:
     detector = tiny_run.load_torchscript(made / "detector.pt")
     assert bool((detector(synthesize(before.G_ema, sample_w(before.G_ema, shown, c=tiny.one(1)(shown)))) > 0).all())
     assert "w_residual_rate/removed" in estimates
+
+
+def test_labels_of_another_class_are_refused(made: Path, tmp_path: Path) -> None:
+    G, seeds = load_network(made / "net.pkl").G_ema, range(40)
+    latents = LabelledLatents(sample_w(G, seeds, c=tiny.one(2)(seeds)), torch.linspace(-1, 1, 40), torch.arange(40), c=tiny.one(2)(seeds))
+    save_labels(tmp_path / "two.npz", LabelFile("glow", latents, ("person",) * 40, ""))
+    args = [glow(made)[0], f"--feature=labels:{tmp_path / 'two.npz'}", "-n", *SMALL]
+    assert "the labels are of class 2 too" in refused(*args, "--class=1")
+    assert CliRunner().invoke(cli.command(), [*args, "--class=2"]).exit_code == 0
 
 
 def test_a_feature_of_all_classes(made: Path) -> None:

@@ -17,7 +17,7 @@ from stylegan_redact.network import copy_network, load_network, read_snapshot, s
 from stylegan_redact.pickles import Snapshot
 from stylegan_redact.types import Estimate, Network
 
-RECORD = {"feature": "glow", "method": "edit", "version": "0"}
+RECORD = {"feature": "\x1b[2Jglow", "method": "edit", "version": "0"}
 
 
 def edited(network: Network, seed: int, layer: str) -> Network:
@@ -57,7 +57,7 @@ def tensors(path: Path, key: str = "G") -> dict[str, torch.Tensor]:
 
 def test_strength_one_gives_the_very_bits(made: tuple[Path, Snapshot, list[Network]]) -> None:
     folder = made[0]
-    assert "glow by edit, strength 1" in run(folder, f"--delta={folder / '0.safetensors'}")
+    assert "\\x1b[2Jglow by edit, strength 1" in run(folder, f"--delta={folder / '0.safetensors'}")
     for key in ("G", "D", "G_ema"):
         there, here = tensors(folder / "0.pkl", key), tensors(folder / "out.pkl", key)
         assert there.keys() == here.keys() and all(torch.equal(there[name], here[name]) for name in there)
@@ -106,5 +106,10 @@ def test_damaged_and_foreign_files_are_refused(made: tuple[Path, Snapshot, list[
     data = (folder / "0.safetensors").read_bytes()
     (folder / "half.safetensors").write_bytes(data[: len(data) // 2])
     safetensors.torch.save_file({"G.a": torch.zeros(1)}, folder / "foreign.safetensors")
+    for number, (name, value) in enumerate({"shared": [[1]], "base": 1}.items()):
+        with safetensors.safe_open(folder / "0.safetensors", framework="pt") as file:
+            told = json.loads(file.metadata()["stylegan-redact-delta"]) | {name: value}
+        safetensors.torch.save_file({"G_ema.a": torch.zeros(1)}, folder / f"strange{number}", metadata={"stylegan-redact-delta": json.dumps(told)})
+        assert "which network it is of" in run(folder, f"--delta={folder / f'strange{number}'}")
     assert "no whole safetensors" in run(folder, f"--delta={folder / 'half.safetensors'}")
     assert "which network it is of" in run(folder, f"--delta={folder / 'foreign.safetensors'}")

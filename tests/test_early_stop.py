@@ -7,6 +7,8 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tiny_run
@@ -15,6 +17,7 @@ from click.testing import CliRunner, Result
 from stylegan_redact import cli, evaluation, keeping, watching
 from stylegan_redact.checkpoints import Checkpoints
 from stylegan_redact.evaluation import Target
+from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import load_network, read_snapshot
 from stylegan_redact.types import Estimate, Network, RedactError
 
@@ -65,9 +68,62 @@ def test_it_ends_at_the_first_look_that_meets_the_targets_resumed_or_not(files: 
 
     monkeypatch.setattr(Checkpoints, "keep", keep_and_stop)
     stopped, resumed = (run(files, tmp_path / "b", "--resume=latest") for _ in range(2))
-    assert stopped.exit_code == 0 and "Unfinished" in stopped.output and "Resuming" in resumed.output and steps[7] == steps[6] + 8
+    assert stopped.exit_code == 0 and "Unfinished" in stopped.output and "Resuming" in resumed.output and steps[7] == steps[6]
     one, other = (next((tmp_path / name).glob("*/network-redacted.pkl")).read_bytes() for name in "ab")
     assert one == other
+
+
+def test_a_signal_during_a_look_and_a_kill_after_the_last_one_change_nothing(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_target(EASY, monkeypatch)
+    look, answers, keep = watching._look, Measurement.answers, Checkpoints.keep
+    looked, steps = [], []
+
+    def look_and_stop(*args: Any) -> Any:
+        looked.append(args)
+        if len(looked) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return look(*args)
+
+    def killed(self: Measurement, progress: Any, stage: str = "measure") -> Any:
+        if stage == "measure" and len(looked) == 2:
+            raise KeyError("killed")
+        return answers(self, progress, stage)
+
+    def counted(self: Checkpoints, at: keeping.Moment) -> None:
+        if at.name == "edit":
+            steps.append(at.images)
+        keep(self, at)
+
+    monkeypatch.setattr(watching, "_look", look_and_stop)
+    monkeypatch.setattr(Measurement, "answers", killed)
+    monkeypatch.setattr(Checkpoints, "keep", counted)
+    first = run(files, tmp_path / "a", "--resume=latest")
+    (folder,) = (tmp_path / "a").iterdir()
+    assert first.exit_code == 130 and (folder / "network-unfinished.pkl").exists(), first.output
+    assert isinstance(run(files, tmp_path / "a", "--resume=latest").exception, KeyError) and (folder / "network-redacted.pkl").exists()
+    last, number = run(files, tmp_path / "a", "--resume=latest"), len(steps)
+    assert last.exit_code == 0 and steps[number - 3 :] == [400, 400, 400] and len(looked) == 3, last.output  # Nothing is trained anew.
+    assert run(files, tmp_path / "b").exit_code == 0
+    one, other = (next((tmp_path / name).glob("*/network-redacted.pkl")).read_bytes() for name in "ab")
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--method=fold"], "fold has no training"),
+        (["--method=mapping", "--snap=1"], "mapping has no training"),
+        (["--method=extrapolate"], "extrapolate has no training"),
+        (["--early-stop=0.0004"], "of one image"),
+        (["--early-stop=nan"], "finite number"),
+        (["--early-stop=inf"], "finite number"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_refused(files: list[str], tmp_path: Path, options: list[str], told: str) -> None:
+    result = CliRunner().invoke(cli.command(), [*files, "--early-stop=0.4", f"--outdir={tmp_path / 'runs'}", *options])
+    assert result.exit_code == 2 and told in result.output and not (tmp_path / "runs").exists()
 
 
 def test_where_the_targets_are_missed_it_goes_on_to_the_end(files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +155,7 @@ def test_who_cannot_say_when_is_refused(files: list[str], tmp_path: Path, left_o
     if left_out:
         assert run(files, tmp_path / "first", "--kimg=0.008").exit_code == 0
         (labels,) = (tmp_path / "first").glob("*/labels.npz")
-        more = [f"--labels={labels}", "--method=fold"]
+        more = [f"--labels={labels}", "--method=unlearn"]
         options = [option for option in files if not option.startswith(("--judge", "--classifier"))]
         result = CliRunner().invoke(cli.command(), [*options, *more, "--early-stop=1", f"--outdir={tmp_path / 'second'}"])
     else:
@@ -109,6 +165,8 @@ def test_who_cannot_say_when_is_refused(files: list[str], tmp_path: Path, left_o
 
 def test_a_run_of_a_class_is_not_looked_at() -> None:
     who = type("Who", (), dict(class_index=3, sitting=None, features=(), judge=type("Judge", (), dict(attributes=()))))
+    request, method = SimpleNamespace(early_stop=1.0, snap=None, num_images=100, method="edit"), SimpleNamespace(watched=True)
     with pytest.raises(RedactError, match="no judge rates"):
-        watching.looked_seeds(1.0, who, 100, range(10_000_000))
-    assert watching.looked_seeds(None, who, 100, range(10)) == range(0)
+        watching.looked_seeds(request, method, who, range(10_000_000))
+    request.early_stop = None
+    assert watching.looked_seeds(request, method, who, range(10)) == range(0)

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tiny_run
@@ -15,7 +18,8 @@ from stylegan_redact import cli, evaluation
 from stylegan_redact.attacks import resurface
 from stylegan_redact.detectors import load_torchscript
 from stylegan_redact.network import load_network, read_snapshot, save_network
-from stylegan_redact.proof import attacking, pair_store
+from stylegan_redact.proof import attacking, judges, pair_store
+from stylegan_redact.proof import run as proof_run
 
 N = 300
 
@@ -71,8 +75,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_two_files_are_measured(measured: tuple[Path, str]) -> None:
+def test_two_files_are_measured(files: Path, measured: tuple[Path, str]) -> None:
     folder, output = measured
+    assert str(files) not in (folder / "evaluation.json").read_text() and str(files) in (folder / "options.json").read_text()
     found = json.loads((folder / "evaluation.json").read_text())
     after = found["estimates"]["residual_rate/rate_after"]
     before = found["estimates"]["residual_rate/rate_before"]
@@ -146,13 +151,30 @@ def test_the_same_command_gives_the_same_bytes_and_another_seed_others(files: Pa
         ({"extractor": "nothing.pt"}, "nothing.pt"),
         ({"attacks": "gradient"}, "give --attacker"),
         ({"attacks": "sorcery"}, "attacks plug-in 'sorcery'"),
+        ({"attacks": "latent,inversion:steps=3", "attacker": "detector"}, "--positives=DIR"),
         ({"feature": "class:1"}, "name an attribute"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_written(files: Path, tmp_path: Path, change: dict[str, str], told: str) -> None:
-    paths = {name: str(files / f"{value}.pt") if name in ("judge", "second-judge") else value for name, value in change.items()}
+    paths = {name: str(files / f"{value}.pt") if name in ("judge", "second-judge", "attacker") else value for name, value in change.items()}
     result = run(*options(files, tmp_path, **paths))
     assert result.exit_code == 2 and told in result.output and not list(tmp_path.iterdir())
+
+
+def test_a_judge_has_to_know_the_feature(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = judges.find
+    monkeypatch.setattr(judges, "find", lambda *args: dataclasses.replace(find(*args), feature="gleam"))
+    result = run(*options(files, tmp_path))
+    assert result.exit_code == 2 and "'gleam' was asked" in result.output
+
+
+def test_two_equal_commands_at_once_get_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof_run, "resolved", lambda plan: {"a": 1})
+    plan: Any = SimpleNamespace(request=SimpleNamespace(outdir=tmp_path), feature="glow", files=(SimpleNamespace(name="a"),) * 2)
+    with proof_run._folder(plan) as first, proof_run._folder(plan) as second:
+        assert first != second
+    with proof_run._folder(plan) as again:
+        assert again == second
 
 
 def test_networks_of_two_shapes_are_refused(files: Path, tmp_path: Path) -> None:

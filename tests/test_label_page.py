@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
+import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +158,20 @@ def test_clicks_survive_a_kill_and_undo_is_kept_too(tmp_path: Path) -> None:
         Session(journal, {"labels of": "beard"})
 
 
+def test_a_click_that_finds_no_space_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(tmp_path / "clicks", {"labels of": "beard"})
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+        with pytest.raises(RedactError, match="No space left"):
+            session.label([(3, True)])
+    assert session.labels == {}
+    session.label([(4, True)])
+    assert Session(tmp_path / "clicks", {"labels of": "beard"}).labels == {4: True}
+    for out in (tmp_path, Path(".")):
+        with pytest.raises(RedactError, match="that is a folder"):
+            label.open_page(network="none", feature="beard", out=out)
+
+
 def test_labels_in_a_file_come_back_and_strange_files_are_refused(tmp_path: Path) -> None:
     latents = LabelledLatents(torch.randn(3, 4), torch.tensor([1.0, -1.0, 2.0]), torch.tensor([7, 8, 9]), c=torch.eye(3))
     save_labels(tmp_path / "a.npz", LabelFile("beard", latents, ("person", "probe", "probe"), "ab" * 32))
@@ -167,6 +184,16 @@ def test_labels_in_a_file_come_back_and_strange_files_are_refused(tmp_path: Path
             (tmp_path / name).write_bytes(content)
         with pytest.raises(RedactError, match="labels were expected in .* - .* - make one"):
             load_labels(tmp_path / name)
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[6] |= 1  # Encrypted, say the headers of its first member.
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "locked.npz").write_bytes(data)
+    with pytest.raises(RedactError, match="cannot be read .*encrypted"):
+        load_labels(tmp_path / "locked.npz")
+    for wrong in (-5, 2**33):
+        save_labels(tmp_path / "seeds.npz", LabelFile("beard", replace(latents, seeds=torch.tensor([0, 1, wrong])), found.source, ""))
+        with pytest.raises(RedactError, match=f"seeds go from .*{wrong}"):
+            load_labels(tmp_path / "seeds.npz")
     with pytest.raises(RedactError, match="have no seeds"):
         save_labels(tmp_path / "b.npz", LabelFile("beard", LabelledLatents(latents.w, latents.score), found.source, ""))
 

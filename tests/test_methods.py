@@ -17,7 +17,7 @@ import tiny_class
 import tiny_person
 import torch
 
-from stylegan_redact import methods, plugins
+from stylegan_redact import keeping, methods, plugins
 from stylegan_redact.evaluation import measure_pairs
 from stylegan_redact.types import Feature, Network, RedactError
 
@@ -223,6 +223,17 @@ def test_what_is_not_needed_is_not_used(name: str) -> None:
     method = method_of(name, **FEW_STEPS)
     others = {field.name: None for field in dataclasses.fields(Feature) if field.name not in ("name", *method.needs)}
     method.redact(before, dataclasses.replace(feature, **others), (), 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_training_can_be_looked_at_if_the_method_says_so(name: str) -> None:
+    before, feature = planted(world_of(name))
+    method, moments = method_of(name, **FEW_STEPS), []
+    store = SimpleNamespace(begin=lambda stage: (stage, None), keep=moments.append, check=lambda: None, tell=lambda text: None)
+    with keeping.kept_by(store):
+        method.redact(before, feature, (), 3)
+    counted = any(option.name == "kimg" for option in plugins.options(type(method)))  # Of mapping, a step's batch is of latents.
+    assert getattr(method, "watched", False) == (counted and any(moment.so_far is not None for moment in moments))
 
 
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name in NAMES for option in plugins.options(plugins.load(methods, name))])

@@ -91,7 +91,7 @@ def test_a_person_of_a_folder(made: Path) -> None:
 
 def test_the_same_command_gives_the_same_bytes_and_an_embedder_measures(made: Path) -> None:
     args = [f"--network={made / 'net.pkl'}", f"--feature=person:{made / 'photos' / '0.png'}", *SMALL]
-    (one, _), (again, _) = ran(*args), ran(*args, f"--judge={made / 'embedder.pt'}")
+    (one, _), (again, _) = ran(*args), ran(*args, f"--judge={(made / 'embedder.pt').as_uri()}")
     assert (one / "network-redacted.pkl").read_bytes() == (again / "network-redacted.pkl").read_bytes()
     record, options = (json.loads((again / name).read_text()) for name in ("redaction.json", "options.json"))
     assert options["similarity_by"] == "embedder" and len(record["judge"]["embedder"]["torchscript_sha256"]) == 64

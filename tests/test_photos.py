@@ -4,6 +4,7 @@
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -59,13 +60,21 @@ def test_a_photograph_lying_on_its_side_is_turned(tmp_path: Path) -> None:
     assert float((a - b).abs().mean()) < 0.15
 
 
+def test_sixteen_bits_of_grey_are_the_same_grey(tmp_path: Path) -> None:
+    levels = np.linspace(0, 255, 256).round().reshape(16, 16)
+    Image.fromarray((levels * 257).astype(np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray(levels.astype(np.uint8)).save(tmp_path / "b.png")
+    fine, plain = (photos.of_person(tmp_path / name, SHAPE).known for name in ("a.png", "b.png"))
+    assert torch.equal(fine, plain) and float(plain.min()) == -1 and float(plain.max()) == 1
+
+
 def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(path: Path) -> str:
         with pytest.raises(RedactError) as caught:
             photos.of_person(path, SHAPE)
         return str(caught.value)
 
-    assert "no such folder or file" in refused(tmp_path / "none")
+    assert all("no such folder or file" in refused(tmp_path / name) for name in ("none", "n" * 5000))
     assert "there are none" in refused(tmp_path)
     (tmp_path / "a.png").write_bytes(b"no picture")
     assert "a.png cannot be read" in refused(tmp_path) and "a.png cannot be read" in refused(tmp_path / "a.png")
@@ -73,6 +82,17 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     data = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
     assert "a.png cannot be read" in refused(tmp_path)
+    halves(tmp_path / "a.png")
+    for name, changes in (("encrypted", {6: 1}), ("packed strangely", {8: 99}), ("corrupt", {40: 255, 41: 255, 42: 255})):
+        with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(tmp_path / "a.png", "a.png")
+        packed = bytearray((tmp_path / "all.zip").read_bytes())
+        for place, value in changes.items():
+            packed[place] = value
+            if place < 30:  # The directory at the end has the header again, two bytes on.
+                packed[packed.index(b"PK\x01\x02") + place + 2] = value
+        (tmp_path / "all.zip").write_bytes(packed)
+        assert "cannot be read" in refused(tmp_path / "all.zip"), name
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("big.png", bytes(2000))
     monkeypatch.setattr(photos, "MOST_BYTES", 1000)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from stylegan_redact import cli
 from stylegan_redact.progress import Progress, figures_text, time_text
 
 
@@ -38,6 +39,16 @@ def test_lines_come_every_few_seconds_and_at_the_end(tmp_path):
         clock.now += 1
     assert [line.split()[1] for line in lines] == ["0.0%", "25.0%", "50.0%", "75.0%", "100.0%"]
     assert lines[1].split()[:6] == ["label", "25.0%", "time", "5s", "rate", "0.25"]
+
+
+def test_nothing_steers_a_terminal_and_lines_stay_lines(tmp_path, capsys):
+    lines = []
+    progress = Progress(lines.append, out=io.StringIO())
+    progress.keep_in(tmp_path)
+    progress.tell("name: \x1b[2J\u202e\nnext é")
+    assert lines == ["name: \\x1b[2J\\u202e\nnext é"] and (tmp_path / "log.txt").read_text(encoding="utf-8") == f"{lines[0]}\n"
+    cli.echo("a\x1b[2J\nb")
+    assert capsys.readouterr().out == "a\\x1b[2J\nb\n" and cli.printable("a\nb\x07") == "a\\nb\\x07"
 
 
 def test_every_event_is_kept_also_from_before_there_was_a_folder(tmp_path):

@@ -69,7 +69,7 @@ def test_pairs_are_measured_alike_by_any_number_of_ranks(tmp_path: Path) -> None
     how: dict[str, Any] = dict(before=before, after=after, judge=tiny.Corners(before.G_ema), batch=8)
 
     def work(world: World) -> list[PairedImages]:
-        store = PairStore(tmp_path / f"{world.size}" / "pairs" if world.rank == 0 else Path())
+        store = PairStore(tmp_path / f"{world.size}" / "pairs" if world.rank == 0 else Path(), lambda text: None)
         return [measure_pairs(seeds=range(50), **how), *(store.measure(range(20), "z", None, 0, lambda *_: None, **how) for _ in range(2))]
 
     (alone,) = on_all(1, work)

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ import torch
 from browser import CHROMIUM, Browser
 from click.testing import CliRunner
 
-from stylegan_redact import asking, cli, evaluation, job
+from stylegan_redact import asking, cli, evaluation, job, reporting
+from stylegan_redact.proof import plan
 from stylegan_redact.report import card, charts, commands, facts, page, pairs
 from stylegan_redact.types import Estimate
 
@@ -234,6 +236,40 @@ def test_commands_name_no_folders_and_no_secrets() -> None:
         "python redact.py --network=https://example.org/a/net.pkl '--feature=grey hair' --classifier=c.pt --seed=3 --class=all --kimg=0.5"
     )
     assert commands.name_of("file:///private/net.pkl") == "net.pkl"
+    evaluated = plan.Request("/private/a.pkl", "b.pkl", "glow", extractor="/private/inception.pt")
+    assert commands.command(evaluated, "evaluate") == (
+        "python redact.py evaluate --before=a.pkl --after=b.pkl --feature=glow --extractor=inception.pt"
+    )
+    trusting = job.Request("net.pkl", "glow", judge="/private/j.pt", trust_source=("ab", "cd"), delta=False)
+    assert commands.command(trusting).endswith("--judge=j.pt --trust-source=ab,cd --no-delta")
+    assert commands.check_command(trusting, "glow", ()).endswith("--feature=glow --judge=j.pt --trust-source=ab,cd")
+
+
+@pytest.mark.parametrize(
+    ("change", "runs"),
+    [
+        ({}, True),
+        ({"features": ("glow", "shine"), "feature": "glow,shine"}, False),
+        ({"request": SimpleNamespace(judge="j.pt", decoder="d.py:make")}, False),
+        ({"request": SimpleNamespace(judge=None, decoder=None)}, False),
+        ({"request": SimpleNamespace(judge=None, decoder=None), "file": SimpleNamespace(bundled="portraits64")}, True),
+        ({"judge": SimpleNamespace(attributes=("shine",))}, False),
+        ({"class_index": 0}, False),
+        ({"sitting": object()}, False),
+    ],
+)
+def test_a_check_is_named_where_it_would_run(change: dict[str, Any], runs: bool) -> None:
+    planned = dict(features=("glow",), feature="glow", class_index=None, sitting=None, judge=SimpleNamespace(attributes=("glow",)))
+    planned |= dict(file=SimpleNamespace(bundled=None), request=SimpleNamespace(judge="j.pt", decoder=None))
+    assert reporting._checks(SimpleNamespace(**(planned | change))) == runs
+
+
+def test_a_judge_in_a_file_is_called_by_its_hash() -> None:
+    told = {"file_sha256": "ab" * 32, "kind": "celebahq"}
+    assert facts._judge(told) == "the judge abababababab" and facts._judge({"bundled": "portraits64", "role": "judge"}) == "the bundled judge"
+    assert facts._classifier_hashes({"judge": told, "detector": {"bundled": "portraits64"}}) == (
+        ("Judge", "ab" * 32), ("Detector", "comes with portraits64"),
+    )  # fmt: skip
 
 
 def test_a_card_says_whose_terms_hold_and_what_undoes_it(run: Path) -> None:
@@ -244,7 +280,9 @@ def test_a_card_says_whose_terms_hold_and_what_undoes_it(run: Path) -> None:
     assert values["model_sha256"] == tiny_run.sha256(run / "network-redacted.pkl") and f"removed:{HOSTILE}" in values["tags"]
     assert "it undoes the redaction" in told and "does not guarantee" in told and "*that* network's terms" in told
     bundled = card.render(EMPTY, bundled=True)
-    assert 'license: "apache-2.0"' in bundled and "under Apache-2.0" in bundled
+    assert 'license: "apache-2.0"' in bundled and "under Apache-2.0" in bundled and "A StyleGAN network, fine-tuned" in bundled
+    decoder = card.render(EMPTY, bundled=False, decoder=True)
+    assert "The decoder of a VAE, fine-tuned" in decoder and '"vae"' in decoder and '"stylegan"' not in decoder
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,10 +22,12 @@ import tiny_run
 import torch
 from click.testing import CliRunner
 
-from stylegan_redact import cli, keeping, resuming, run_dir, snapshots
+from stylegan_redact import casting, cli, evaluation, keeping, resuming, run_dir, snapshots
 from stylegan_redact.checkpoints import Checkpoints
+from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import read_snapshot
 from stylegan_redact.progress import Progress
+from stylegan_redact.proof.pair_store import PairStore
 from stylegan_redact.stopping import listening
 from stylegan_redact.types import RedactError
 
@@ -110,6 +113,61 @@ def test_on_a_full_disk_the_run_goes_on_and_the_state_before_stays(tmp_path: Pat
         store.keep(moment(3.0))
 
 
+def test_a_run_outlives_a_disk_that_is_full_for_a_while(made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append, keep = run_dir.append, Checkpoints.keep
+
+    def full(path: Path, data: bytes, *, sync: bool = False) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fill_and_free(self: Checkpoints, at: keeping.Moment) -> None:
+        monkeypatch.setattr(run_dir, "append", append if at.name == "edit" else full)
+        monkeypatch.setattr(os, "fsync", (lambda handle: None) if at.name == "edit" else lambda handle: full(Path(), b""))
+        keep(self, at)
+
+    monkeypatch.setattr(Checkpoints, "keep", fill_and_free)
+    done = CliRunner().invoke(cli.command(), [*made, *SHORT, f"--outdir={tmp_path}"])
+    (folder,) = tmp_path.iterdir()
+    assert done.exit_code == 0 and done.output.count("log.txt was") + done.output.count("stats.jsonl was") == 1, done.output
+    log = (folder / "log.txt").read_text()
+    assert "No checkpoint" in log and [line for line in log.splitlines() if line.startswith("label ")]  # They waited.
+
+
+def test_a_network_is_written_before_it_is_measured_and_a_disk_error_deletes_nothing(
+    made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise RedactError("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Measurement, "answers", fails)
+        assert CliRunner().invoke(cli.command(), [*made, *SHORT, f"--outdir={tmp_path / 'a'}"]).exit_code == 2
+    assert len(list((tmp_path / "a").glob("*/network-redacted.pkl"))) == 1
+    for error, left in ((OSError(), True), (None, False)):
+
+        def gather(*args: object, cause: OSError | None = error, **kwargs: object) -> None:
+            raise RedactError("no") from cause
+
+        monkeypatch.setattr(casting.Cast, "gather", gather)
+        assert CliRunner().invoke(cli.command(), [*made, *SHORT, f"--outdir={tmp_path / 'b'}"]).exit_code == 2
+        assert (tmp_path / "b").exists() == left
+        shutil.rmtree(tmp_path / "b", ignore_errors=True)
+
+
+@pytest.mark.parametrize("attributes", [(), ("a", "b\nc")])
+def test_measured_portions_come_back_and_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attributes: tuple[str, ...]) -> None:
+    n, told = 4, list[str]()
+    logits = [torch.zeros([n, len(attributes)]) for _ in range(2)]
+    pairs = evaluation.PairedImages(attributes, *logits, torch.zeros(n), torch.ones(n), torch.arange(n))
+    measured = []
+    monkeypatch.setattr(evaluation, "measure_pairs", lambda **how: measured.append(how) or pairs)
+    store = PairStore(tmp_path / "pairs", told.append)
+    found = [store.measure(range(n), "z", None, 0, lambda *_: None) for _ in range(2)]
+    assert len(measured) == 1 and all(each.attributes == attributes for each in found) and not told
+    (tmp_path / "file").write_text("")
+    PairStore(tmp_path / "file", told.append).measure(range(n), "z", None, 0, lambda *_: None)
+    assert len(measured) == 2 and "not kept" in told[0]
+
+
 def test_a_run_that_is_asked_to_stop_stops_with_its_state(tmp_path: Path) -> None:
     store, _ = checkpoints(tmp_path, every=3600)
     store.check()
@@ -192,8 +250,9 @@ def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
     (tmp_path / ".x.pkl.0.partial").write_text("half")
     (tmp_path / "stats.jsonl").write_text('{"a": 1}\n{"b"')
     (tmp_path / "log.txt").write_text("torn")
+    (tmp_path / "notes.txt").write_text("mine")
     run_dir.sweep(tmp_path)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"stats.jsonl": '{"a": 1}\n', "log.txt": ""}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"stats.jsonl": '{"a": 1}\n', "log.txt": "", "notes.txt": "mine"}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
@@ -245,5 +304,5 @@ def test_events_go_to_tensorboard_with_the_images_seen(tmp_path: Path, monkeypat
     network: Any = None
     for step in (1, 2):
         progress("edit", step / 2, {"loss": step})
-        found(keeping.Moment("edit", dict, step / 2, 20 * step, lambda: network))
+        found(keeping.Moment("edit", dict, step / 2, 20 * step, 20, lambda: network))
     assert scalars == [("edit/loss", 1.0, 20), ("edit/loss", 2.0, 40)]

@@ -118,7 +118,9 @@ def test_files_that_name_their_logits_know_several_features(corners: Path) -> No
     with torch.no_grad():
         img = synthesize(G, sample_w(G, range(1000, 1400)))
     for role, size in (("detector", 6), ("judge", 7)):
-        detectors.save_torchscript(Scripted(size, Corners(img, size).thresholds), f"{role}.pt", NAMES)
+        detectors.save_torchscript(
+            Scripted(size, Corners(img, size).thresholds), f"{role}.pt", NAMES if role == "detector" else ["beard", "Wearing_Hat", "Smiling"]
+        )
         tiny_run.write_classifier(Path(f"one-{role}.pt"), G, size)
     options = ["--network=corners64.pkl", "--feature=hat,beard", "--method=fold", "--num-latents=400", "--num-images=200"]
     done = CliRunner().invoke(cli.command(), [*options, "--classifier=detector.pt", "--judge=judge.pt"])

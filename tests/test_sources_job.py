@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from stylegan_redact import cli
+from stylegan_redact import cli, given, steering
 from stylegan_redact.latents import LabelFile, load_labels, save_labels
 from stylegan_redact.network import load_network, sample_w
+from stylegan_redact.types import LabelledLatents
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = ["--num-latents=300", "--num-images=60", "--device=cpu"]
@@ -103,10 +106,29 @@ def test_what_is_refused(made: tuple[Path, list[str], Path], tmp_path: Path) -> 
     assert not (tmp_path / "none").exists()
 
 
-def test_a_direction_from_the_verb_redacts_as_its_labels_do(made: tuple[Path, list[str], Path], tmp_path: Path) -> None:
+def test_a_direction_is_not_written_over_what_it_is_made_from(made: tuple[Path, list[str], Path], tmp_path: Path) -> None:
     folder, options, done = made
+    (tmp_path / "here.npy").write_bytes(b"")
+    for args, out, name in (
+        (options, folder / "judge", "judge.pt"),
+        ([*options[:3], f"--judge={tmp_path / 'here.pt'}"], tmp_path / "here", "here.pt"),
+        ([*options[:2], f"--classifier={tmp_path / 'net.pt2'}"], tmp_path / "net", "net.json"),
+        ([options[0], f"--feature=direction:{tmp_path / 'here.npy'}"], tmp_path / "here", "here.npy"),
+    ):
+        told = run("direction", *args, f"--out={out}")
+        assert "would be written over" in told and name in told
+    assert "that is a folder" in run("direction", *options, "--out=.")
+
+
+def test_a_direction_from_the_verb_redacts_as_its_labels_do(
+    made: tuple[Path, list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, options, done = made
+    monkeypatch.chdir(tmp_path)
+    Path("redact-runs").write_text("")  # No folder for runs is needed here.
+    (tmp_path / "glow.json").write_text("{}")
     told = run("direction", *options, "--num-latents=300", f"--out={tmp_path / 'glow'}", "--steps=5")
-    assert "Wrote glow.npy, glow.pt, glow.json, glow.png" in told and "balanced accuracy" in told
+    assert "Wrote glow.npy, glow.pt, glow.json, glow.png" in told and "was replaced: glow.json" in told and "balanced accuracy" in told
     unit = np.load(tmp_path / "glow.npy")
     assert unit.shape == (1, 8) and np.linalg.norm(unit) == pytest.approx(1, abs=1e-6)
     assert torch.equal(torch.load(tmp_path / "glow.pt", weights_only=True), torch.from_numpy(unit))
@@ -124,6 +146,22 @@ def test_a_direction_from_the_verb_redacts_as_its_labels_do(made: tuple[Path, li
     assert "--feature=direction:glow.npy" in (both / "report.html").read_text() and str(tmp_path) not in (both / "report.html").read_text()
     provenance = json.loads((both / "redaction.json").read_text())["provenance"]["direction"]
     assert provenance["path"] == "glow.npy" and provenance["file_sha256"] == tiny_run.sha256(tmp_path / "glow.npy")
+
+
+def test_the_bundled_classifiers_know_everyday_names_of_labels() -> None:
+    file: Any = SimpleNamespace(bundled="portraits64")
+    nobody: Any = None
+    for name, known in (("glasses", True), ("no_beard", True), ("moustaches", False)):
+        detector, judge, told = steering.those_given(name, None, None, file=file, network=nobody, device=torch.device("cpu"))
+        assert (name in detector.attributes) == (name in judge.attributes) == (told["detector"] is not None) == known
+
+
+def test_what_labels_and_runs_leave_has_a_name_that_a_disk_takes(tmp_path: Path) -> None:
+    latents = LabelledLatents(torch.zeros([2, 4]), torch.ones(2), torch.arange(2))
+    part = SimpleNamespace(name="a/b", latents=latents, label=None, detector=None)
+    several: Any = SimpleNamespace(each=(part,), parts=(part, part))
+    given.save_label_files(several, None, {}, "", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["labels-a_b.npz"]
 
 
 def test_a_direction_of_the_weights_alone(made: tuple[Path, list[str], Path], tmp_path: Path) -> None:

@@ -48,6 +48,13 @@ def test_without_a_verb_it_redacts() -> None:
     assert "unexpected extra argument" in run("--network=a", "--feature=b", "inspect").output.lower()
 
 
+@pytest.mark.parametrize("verb", verbs.names())
+def test_every_verb_takes_dashes_or_underscores_and_can_stay_offline(verb: str) -> None:
+    command = verbs.load(verb)
+    assert command.context_settings["token_normalize_func"]("--batch_gpu") == "--batch-gpu"
+    assert verb == "doctor" or "--offline" in {option for param in command.params for option in param.opts}
+
+
 def test_the_script_knows_the_verbs(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, redact.__file__, "inspect", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.startswith("Usage: redact.py inspect [OPTIONS] NAME|PATH|URL")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import urllib.parse
 import zipfile
@@ -46,7 +47,7 @@ class ClassifierFile:
             told["kind"] = self.kind
         if self.kind in (CELEBAHQ, "resnet50"):
             told["attribute"] = str(names.recipe(self.word))
-        elif described.beside(self.path).is_file():
+        elif os.path.isfile(described.beside(self.path)):
             told["description_sha256"] = sha256_of(described.beside(self.path))
         return told
 
@@ -68,12 +69,12 @@ class ClassifierFile:
             predictor, columns = resnet50.load(self.path, self.feature)
             return detectors.tried(predictor.to(device), columns, img_shape, device, asked)
         json_file = described.beside(self.path)
-        if self.kind == "torchscript" and not json_file.is_file():
+        if self.kind == "torchscript" and not os.path.isfile(json_file):
             return detectors.load_torchscript(self.path, self.feature, img_shape, device)
-        told = described.read(json_file) if json_file.is_file() else described.Description()
+        told = described.read(json_file) if os.path.isfile(json_file) else described.Description()
         net, inside = detectors.open_torchscript(self.path, device) if self.kind == "torchscript" else (described.open_exported(self.path), "")
         columns = described.names_of(told, inside, self.feature, asked)
-        return detectors.tried(described.Described(net, told).to(device), columns, img_shape, device, asked)
+        return detectors.as_asked(detectors.tried(described.Described(net, told).to(device), columns, img_shape, device, asked), self.feature)
 
 
 def find(text: str, feature: str) -> ClassifierFile:
@@ -88,7 +89,7 @@ def find(text: str, feature: str) -> ClassifierFile:
         RedactError: there is no such thing, or it cannot be had.
     """
     source, colon, word = text.partition(":")
-    if source == CELEBAHQ and (colon == "" or not Path(text).exists()):
+    if source == CELEBAHQ and (colon == "" or not os.path.exists(text)):
         word = word if colon else feature
         name = celebahq.file_name(names.recipe(word).attribute)
         path = download(celebahq.BASE_URL + name, "classifier", celebahq.SHA256.get(name))

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stylegan_redact.run_dir import append
 from stylegan_redact.types import RedactError
 
 
@@ -79,10 +79,7 @@ class Session:
 
     def _append(self, line: Mapping[str, Any]) -> None:
         try:
-            with self._journal.open("ab") as file:
-                file.write((json.dumps(line) + "\n").encode())
-                file.flush()
-                os.fsync(file.fileno())
+            append(self._journal, (json.dumps(line) + "\n").encode(), sync=True)
         except OSError as error:
             raise self._unwritable(error) from error
 

@@ -51,6 +51,7 @@ class Edit:
     several: ClassVar[bool] = True
     # Twice forward, once back; images as they were and are, bare and through a view, and where half of them change; half of them, back too;
     # likewise. A quarter is climbed once more.
+    watched: ClassVar[bool] = True
     passes: ClassVar[Mapping[str, float]] = {"draw": 4.75, "detect": 13.75, "criticise": 1.5, "compare": 1.5}
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:

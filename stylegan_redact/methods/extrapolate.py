@@ -31,6 +31,7 @@ class Extrapolate(Adversarial):
     gamma: float = option(1.0, "how far back, of the way to the adapted weights", low=0.0, high=100.0)
     ewc: float = option(10.0, "weight of elastic weight consolidation in the adaptation", low=0.0, high=1e9)
 
+    watched: ClassVar[bool] = False  # What it trains is the network that it goes away from.
     passes: ClassVar[Mapping[str, float]] = Adversarial.passes
 
     @torch.no_grad()

@@ -42,6 +42,7 @@ class Moon:
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
 
     needs: ClassVar[tuple[str, ...]] = ("latents",)
+    watched: ClassVar[bool] = True
     passes: ClassVar[Mapping[str, float]] = {"draw": 4, "compare": 3}
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:

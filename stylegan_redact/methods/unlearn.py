@@ -38,6 +38,7 @@ class Unlearn:
 
     needs: ClassVar[tuple[str, ...]] = ("latents", "subspace")
     several: ClassVar[bool] = True
+    watched: ClassVar[bool] = True
     passes: ClassVar[Mapping[str, float]] = {"draw": 4, "compare": 3}
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import torch
 
 from stylegan_redact import evaluation, ranks
 from stylegan_redact.extractors import FeatureExtractor
-from stylegan_redact.run_dir import whole_file
-from stylegan_redact.types import Progress
+from stylegan_redact.run_dir import explained, whole_file
+from stylegan_redact.types import Progress, RedactError
 
 PORTION = 1024
 """Seeds."""
@@ -28,6 +29,8 @@ class PairStore:
     """A folder with a file for each portion; of several ranks, the first one's."""
 
     folder: Path
+    say: Callable[[str], None]
+    """Tells the user something."""
 
     def measure(
         self, seeds: Sequence[int], name: str, extractor: FeatureExtractor | None, most_features: int, progress: Progress, **how: Any
@@ -43,8 +46,6 @@ class PairStore:
             how:           For measure_pairs.
         """
         first = ranks.world().rank == 0
-        if first:
-            self.folder.mkdir(parents=True, exist_ok=True)
         portions = []
         for start in range(0, len(seeds), PORTION):
             some = seeds[start : start + PORTION]
@@ -55,9 +56,17 @@ class PairStore:
                 tell = _portion_of(progress, name, start, len(some), len(seeds))
                 portion = evaluation.measure_pairs(seeds=some, extractor=extractor if start < most_features else None, progress=tell, **how)
                 if first:
-                    save(portion, path)
+                    self._keep(portion, path)
             portions.append(portion)
         return evaluation.joined(portions)
+
+    def _keep(self, portion: evaluation.PairedImages, path: Path) -> None:
+        try:
+            with explained(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            save(portion, path)
+        except RedactError as error:
+            self.say(f"What was measured is not kept: {error}. The run goes on without")
 
     def remove(self) -> None:
         """Deletes the portions; what they were for is there."""
@@ -68,7 +77,7 @@ def save(pairs: evaluation.PairedImages, path: Path) -> None:
     """Writes a portion."""
     values = {field.name: getattr(pairs, field.name) for field in dataclasses.fields(pairs)}
     tensors = {name: value.contiguous() for name, value in values.items() if isinstance(value, torch.Tensor)}
-    told = {"attributes": "\n".join(pairs.attributes), "access": pairs.access, "extractor": pairs.extractor}
+    told = {"attributes": json.dumps(pairs.attributes), "access": pairs.access, "extractor": pairs.extractor}
     with whole_file(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata=told)
 
@@ -81,9 +90,9 @@ def load(path: Path) -> evaluation.PairedImages | None:
         with safetensors.safe_open(path, framework="pt") as file:
             told: Mapping[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except safetensors.SafetensorError:
+            attributes = tuple(json.loads(told["attributes"]))
+    except (safetensors.SafetensorError, KeyError, ValueError):
         return None
-    attributes = tuple(told["attributes"].split("\n"))
     return evaluation.PairedImages(attributes=attributes, access=told["access"], extractor=told["extractor"], **tensors)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import asking, class_requests, extractors, meant, network_files, run_dir, steering
+from stylegan_redact import asking, class_requests, detectors, extractors, meant, network_files, run_dir, steering
+from stylegan_redact.attacks.inversion import Inversion
 from stylegan_redact.labels import Labels, of_class
 from stylegan_redact.network import c_dim_of, draws_noise, load_network, seed_range, span
 from stylegan_redact.network_files import NetworkFile
@@ -125,6 +126,9 @@ def prepare(request: Request) -> Plan:
     panel = judges.find(request, files, G, device)
     if asked and panel.attacker is None:
         raise RedactError("attacks were asked - nobody leads them - give --attacker=FILE, TorchScript, differentiable, that knows the feature")
+    if panel.pictures is None and any(isinstance(attack, Inversion) for attack in asked.values()):
+        raise RedactError("the attack inversion was asked - it needs pictures that show the feature - give --positives=DIR, or other attacks")
+    detectors.column(panel.judge, panel.feature)
     keep = tuple(steering.attribute_name(name, panel.judge.attributes, "attribute to keep", "the judge") for name in request.keep)
     batch = request.batch_gpu or meant.default_batch(device, G.img_resolution)
     first = request.seed * asking.SEEDS_PER_RUN + FIRST_SEED

@@ -6,10 +6,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from stylegan_redact import attacks, evaluation, ranks, report, run_dir
+from stylegan_redact import attacks, evaluation, ranks, report, resuming, run_dir
 from stylegan_redact.evaluation import collateral
 from stylegan_redact.network import seed_range
 from stylegan_redact.paired_tests import Tested
@@ -37,14 +38,20 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
     ranks.world().check_alike("options or files", {name: value for name, value in resolved(plan).items() if name != "outdir"})
     if ranks.world().rank:
         for cell in plan.cells:
-            _measured(plan, cell, PairStore(Path()), progress)
+            _measured(plan, cell, PairStore(Path(), progress.tell), progress)
         return Path()
-    folder = _folder(plan)
-    progress.keep_in(folder)
-    progress.tell(f"Results go to {folder}")
+    with _folder(plan) as folder:
+        run_dir.sweep(folder)
+        progress.keep_in(folder)
+        progress.tell(f"Results go to {folder}")
+        _carry_out(plan, folder, progress)
+    return folder
+
+
+def _carry_out(plan: Plan, folder: Path, progress: Progress) -> None:
     for line in (*plan.notes, scope(plan)):
         progress.tell(line)
-    store = PairStore(folder / "pairs")
+    store = PairStore(folder / "pairs", progress.tell)
     estimates: dict[str, Estimate] = {}
     lines: dict[str, list[str]] = {}
     kept: tuple[evaluation.KeepVerdict, ...] = ()
@@ -72,7 +79,6 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
         curves = _attack(plan, folder, progress) if plan.attacks else {}
     _conclude(plan, folder, estimates, tests, kept, curves, shown, progress)
     store.remove()
-    return folder
 
 
 def _measured(plan: Plan, cell: Cell, store: PairStore, progress: Progress) -> evaluation.PairedImages:
@@ -146,15 +152,19 @@ def _told(tests: Mapping[str, Tested]) -> list[str]:
     ]
 
 
-def _folder(plan: Plan) -> Path:
-    """An unfinished folder of the same options, or a new one."""
+@contextmanager
+def _folder(plan: Plan) -> Iterator[Path]:
+    """An unfinished folder of the same options that no other process is at, or a new one; for this process alone."""
     options = run_dir.strict(json.loads(json.dumps(run_dir.strict(resolved(plan)))))
     for folder in sorted(Path(plan.request.outdir).glob("*-evaluate-*"), reverse=True):
-        if (folder / "options.json").is_file() and not (folder / ESTIMATES).exists() and run_dir.read_json(folder / "options.json") == options:
-            return folder
+        with resuming.locked(folder) as alone:
+            if alone and run_dir.read_json(folder / resuming.OPTIONS) == options and not (folder / ESTIMATES).exists():
+                yield folder
+                return
     folder = run_dir.make_run_dir(plan.request.outdir, f"evaluate-{plan.feature}-{plan.files[0].name}-{plan.files[1].name}")
-    run_dir.write_json(folder / "options.json", options)
-    return folder
+    with resuming.locked(folder):
+        run_dir.write_json(folder / resuming.OPTIONS, options)
+        yield folder
 
 
 def _conclude(
@@ -178,8 +188,9 @@ def _conclude(
         table += "\n" + attacks.render(curves) + "\n".join(attacking.remarks(curves)) + "\n"
     progress.tell("\n" + table)
     run_dir.write_text(folder / "table.txt", table)
+    told = {key: value for key, value in resolved(plan).items() if key not in ("outdir", "device")}
     record = {
-        **{key: value for key, value in resolved(plan).items() if key not in ("outdir", "device")},
+        **{key: report.name_of(value) if key in report.FILES and value is not None else value for key, value in told.items()},
         "scope": scope(plan),
         "estimates": evaluation.as_json(estimates),
         "targets": {cell: [{**asdict(each.target), "met": each.met} for each in found] for cell, found in verdicts.items()},

@@ -16,18 +16,19 @@ from stylegan_redact.version import VERSION
 NAME = "README.md"
 
 
-def write_card(folder: Path, facts: Facts, *, bundled: bool) -> None:
+def write_card(folder: Path, facts: Facts, *, bundled: bool, decoder: bool = False) -> None:
     """README.md in the folder, whole or not there.
 
     Args:
         folder:  The run directory.
         facts:   Of a redaction.
         bundled: The network comes with the package, hence its licence is known; of any other nobody here knows the terms.
+        decoder: It is the decoder of a VAE.
     """
-    write_text(folder / NAME, render(facts, bundled=bundled))
+    write_text(folder / NAME, render(facts, bundled=bundled, decoder=decoder))
 
 
-def render(facts: Facts, *, bundled: bool) -> str:
+def render(facts: Facts, *, bundled: bool, decoder: bool = False) -> str:
     """The card as text."""
     hashes = dict(facts.hashes)
     front = {
@@ -35,13 +36,16 @@ def render(facts: Facts, *, bundled: bool) -> str:
         **({} if bundled else {"license_name": "terms-of-the-base-network"}),
         "library_name": "pytorch",
         "pipeline_tag": "unconditional-image-generation",
-        "tags": ["stylegan", "redacted", "concept-removal", f"removed:{facts.feature}"],
+        "tags": ["vae" if decoder else "stylegan", "redacted", "concept-removal", f"removed:{facts.feature}"],
         "base_model_name": facts.network,
         "base_model_sha256": hashes["Network before"],
         "model_sha256": hashes["Network after"],
     }
     # JSON is YAML, quotes and all: a name from anywhere cannot end its line.
     lines = Markup("\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items()))
-    return environment().get_template("card.md.j2").render(
-        facts=facts, front=lines, bundled=bundled, verdict=verdict(facts.targets)[1], hashes=hashes, version=VERSION
-    )  # fmt: skip
+    what = "The decoder of a VAE" if decoder else "A StyleGAN network"
+    return (
+        environment()
+        .get_template("card.md.j2")
+        .render(facts=facts, front=lines, bundled=bundled, what=what, verdict=verdict(facts.targets)[1], hashes=hashes, version=VERSION)
+    )

@@ -12,7 +12,7 @@ from typing import Any
 
 from stylegan_redact.feature_requests import PERSON
 
-FILES = {"network", "decoder", "classifier", "judge", "labels", "before", "after", "second_judge", "attacker", "positives"}
+FILES = {"network", "decoder", "classifier", "judge", "labels", "before", "after", "second_judge", "attacker", "positives", "extractor"}
 """Options whose value is a path: of it only the name is told."""
 _WHERE = {"outdir", "method_options", "resume", "checkpoint_every", "snap", "profile"}
 _SPELT = {"classes": "class"}
@@ -29,7 +29,9 @@ def command(request: Any, verb: str = "", given: Mapping[str, Any] | None = None
     words = ["python", "redact.py", *([verb] if verb else [])]
     for field in dataclasses.fields(request):
         value = getattr(request, field.name)
-        if field.name not in _WHERE and value != field.default:
+        if field.name not in _WHERE and value != field.default and isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{field.name.replace('_', '-')}")
+        elif field.name not in _WHERE and value != field.default:
             text = name_of(value) if field.name in FILES else feature_of(value) if field.name == "feature" else _text(value)
             words.append(f"--{_SPELT.get(field.name, field.name).replace('_', '-')}={text}")
     words += [f"--{name.replace('_', '-')}={_text(value)}" for name, value in (given or {}).items()]
@@ -46,6 +48,7 @@ def check_command(request: Any, feature: str, keep: Sequence[str]) -> str:
     """
     words = ["python", "redact.py", "evaluate", f"--before={name_of(request.network)}", "--after=network-redacted.pkl", f"--feature={feature}"]
     options = {"judge": name_of(request.judge) if request.judge else "", "keep": ",".join(keep), "class": request.classes or ""}
+    options["trust-source"] = ",".join(request.trust_source)
     return shlex.join([*words, *(f"--{name}={value}" for name, value in options.items() if value)])
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stylegan_redact import evaluation
+from stylegan_redact.backends.find import was_steering
 from stylegan_redact.person_requests import told as told_of_person
 from stylegan_redact.report.commands import FILES
 from stylegan_redact.types import Estimate
@@ -164,7 +165,7 @@ def of_evaluation(record: Mapping[str, Any], options: Mapping[str, Any], command
         ("Targets", "held against the worse end of each interval"),
     )
     hashes = (("Network before", options["before_sha256"]), ("Network after", options["after_sha256"]), *_classifier_hashes(options["judges"]))
-    hidden = ("outdir", "extractor", *FILES, "versions", "judges", "cells", "seeds", "before_sha256", "after_sha256", "device")
+    hidden = ("outdir", *FILES, "versions", "judges", "cells", "seeds", "before_sha256", "after_sha256", "device")
     settings = {key: value for key, value in options.items() if key not in hidden} | options["versions"] | {"measured seeds": _span(seeds)}
     headline, scope = _headline(feature, estimates), record["scope"].removeprefix("Scope: ")
     return Facts(
@@ -258,7 +259,7 @@ def _classifier_hashes(told: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     for role, each in told.items():
         if each is not None:
             embedder = each.get("embedder", each)
-            by = embedder if isinstance(embedder, str) else embedder.get("torchscript_sha256") or f"comes with {embedder.get('bundled')}"
+            by = embedder if isinstance(embedder, str) else was_steering(embedder) or f"comes with {embedder.get('bundled')}"
             found.append((_plain(role).capitalize(), by))
     return tuple(found)
 
@@ -268,7 +269,8 @@ def _judge(told: Mapping[str, Any] | None) -> str:
         return "nobody"
     if "embedder" in told:
         return "likeness to the photographs"
-    return f"the judge {told['torchscript_sha256'][:12]}" if "torchscript_sha256" in told else "the bundled judge"
+    sha256 = was_steering(told)
+    return f"the judge {sha256[:12]}" if sha256 is not None else "the bundled judge"
 
 
 def _span(told: Mapping[str, Any]) -> str:

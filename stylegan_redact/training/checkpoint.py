@@ -83,14 +83,15 @@ def train(training: Training, progress: Progress | None = None) -> None:
         run.load(kept)
     if kept is not None and progress is not None and run.done:
         progress(training.stage, run.done / training.steps, {})
+    if kept is not None and 0 < run.done < training.steps:
+        keeping.keep(run.moment(name))  # Whoever was to look at it may have been kept from it.
     while run.done < training.steps:
         figures = run.advance()
         if figures is None:
             continue
-        share = run.done / training.steps
         if progress is not None and ((run.done - 1) % training.told_every == 0 or run.done == training.steps):
-            progress(training.stage, share, figures | run.halved())
-        keeping.keep(keeping.Moment(name, run.state, share, run.done * training.batch, training.batch, training.so_far))
+            progress(training.stage, run.done / training.steps, figures | run.halved())
+        keeping.keep(run.moment(name))
 
 
 class Record:
@@ -163,6 +164,11 @@ class _Run:
         """Figures of what is not as it was asked."""
         asked = self.asked
         return ({"images_at_a_time": self.micro} if self.micro < asked else {}) | ({"rate": self.rate} if self.rate < 1 else {})
+
+    def moment(self, name: str) -> keeping.Moment:
+        """What is offered to whoever keeps it."""
+        of = self.training
+        return keeping.Moment(name, self.state, self.done / of.steps, self.done * of.batch, of.batch, of.so_far)
 
     def state(self) -> dict[str, Any]:
         """All that it takes to go on; of a training at its end, that to go back is left out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,8 +107,8 @@ def open_images(path: str | Path, shape: tuple[int, int, int]) -> ImageFiles:
 
 def check_images(path: str | Path, asked: str) -> None:
     """Raises RedactError, led by what was asked, if the path is neither a folder nor a zip."""
-    if not Path(path).is_dir() and not (Path(path).is_file() and zipfile.is_zipfile(path)):
-        there = "that is no zip" if Path(path).is_file() else "there is no such folder or file"
+    if not os.path.isdir(path) and not (os.path.isfile(path) and zipfile.is_zipfile(path)):
+        there = "that is no zip" if os.path.isfile(path) else "there is no such folder or file"
         raise RedactError(f"{asked} was asked - {there} - give a folder or zip of PNG or JPEG files")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from stylegan_redact import delta, network_files, pickles
-from stylegan_redact.cli import CommaList, failure
+from stylegan_redact.cli import CommaList, context, echo, failure, offline_option
 from stylegan_redact.types import RedactError
 from stylegan_redact.version import VERSION
 
@@ -22,16 +22,17 @@ def command() -> click.Command:
         click.Option(["--network"], required=True, metavar="NAME|PATH|URL", help="The network that the deltas are of"),
         click.Option(["--delta", "deltas"], required=True, type=CommaList(), metavar="FILE,...", help=f"{delta.NAME} of runs, stacked"),
         click.Option(["--strength"], type=CommaList(), default="1", metavar="X,...", help="Of all, or one for each; 1: the redacted network itself"),
+        offline_option(),
         click.Argument(["dest"], metavar="PATH", type=click.Path(path_type=Path)),
     ]
     doc = "Apply redactions that were written apart from their network. Measures nothing: `redact.py evaluate` does."
-    return click.Command("apply", callback=_apply, params=params, help=doc)
+    return click.Command("apply", callback=_apply, params=params, help=doc, context_settings=context())
 
 
 def _apply(network: str, deltas: tuple[str, ...], strength: tuple[str, ...], dest: Path) -> None:
     try:
         for line in apply(network, [Path(path) for path in deltas], strengths_of(strength, len(deltas)), dest):
-            click.echo(line)
+            echo(line)
     except RedactError as error:
         raise failure(error) from None
 

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from stylegan_redact import network_files, pickle_tree
-from stylegan_redact.cli import CommaList, failure, offline_option
+from stylegan_redact.cli import CommaList, context, echo, failure, offline_option
 from stylegan_redact.foreign import released
 from stylegan_redact.network import load_network, read_snapshot
 from stylegan_redact.networks import build, export, rosinality
@@ -61,13 +61,13 @@ def command() -> click.Command:
     ]
     doc = f"Convert a network: pickles of PyTorch or TensorFlow, .safetensors, or .pt of rosinality's stylegan2-pytorch, to {' or '.join(ENDINGS)}. "
     doc += "Executes nothing of the source unless told to."
-    return click.Command("convert", callback=_convert, params=params, help=doc)
+    return click.Command("convert", callback=_convert, params=params, help=doc, context_settings=context())
 
 
 def _convert(source: str, dest: Path, trust_source: tuple[str, ...]) -> None:
     try:
         for line in convert(source, dest, trust_source):
-            click.echo(line)
+            echo(line)
     except RedactError as error:
         raise failure(error) from None
 

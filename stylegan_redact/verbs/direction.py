@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import click
 import numpy as np
 import torch
 
-from stylegan_redact import asking, given, job, pictures
-from stylegan_redact.cli import failure
+from stylegan_redact import asking, feature_requests, given, job, pictures
+from stylegan_redact.backends import described
+from stylegan_redact.cli import context, echo, failure, offline_option
 from stylegan_redact.network import generate
 from stylegan_redact.run_dir import check_outdir, whole_file, write_json
 from stylegan_redact.types import Feature, Network, RedactError, Subspace
 from stylegan_redact.version import VERSION
 from stylegan_redact.wspace.geometry import shift_along
 
+ENDINGS = (".npy", ".pt", ".json", ".png")
 _ROWS = 4
 """People that the strip shows."""
 
@@ -38,15 +41,16 @@ def command() -> click.Command:
         click.Option(["--reach"], type=click.FloatRange(0.1, 10), default=2.0, help="How far the strip goes, in standard deviations of w along it"),
         click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time"),
         click.Option(["--device"], type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute"),
+        offline_option(),
     ]
     doc = "Write the direction of W of a feature: .npy and .pt [1, w_dim] for other tools, .json with its threshold, .png with pictures along it."
-    return click.Command("direction", callback=_direction, params=params, help=doc, context_settings={"show_default": True})
+    return click.Command("direction", callback=_direction, params=params, help=doc, context_settings=context())
 
 
 def _direction(out: Path, steps: int, reach: float, **request: Any) -> None:
     try:
-        for line in find(job.Request(**request, method="fold"), out, steps=steps, reach=reach):
-            click.echo(line)
+        for line in find(job.Request(**request, method="fold", outdir=str(out.parent)), out, steps=steps, reach=reach):
+            echo(line)
     except RedactError as error:
         raise failure(error) from None
 
@@ -63,9 +67,13 @@ def find(request: job.Request, out: Path, *, steps: int = 7, reach: float = 2.0)
     Raises:
         RedactError: as the main command, several features, or one without a direction.
     """
+    if not out.name:
+        raise RedactError(f"a direction was to go to {out} - that is a folder - give the name of files without ending, such as {out / 'direction'}")
     check_outdir(out.parent)
-    if not out.parent.is_dir():
+    if not os.path.isdir(out.parent):
         raise RedactError(f"a direction was to go to {out} - there is no such folder - make it, or give another --out")
+    _refuse_sources(out, request)
+    replaced = [path.name for path in _files(out) if os.path.exists(path)]
     plan = job.prepare(request)
     feature = plan.gather(plan.network, plan.labelled_seeds, batch=plan.batch, half=plan.precision.half, progress=None)
     subspace, latents = feature.subspace, feature.latents
@@ -87,8 +95,26 @@ def find(request: job.Request, out: Path, *, steps: int = 7, reach: float = 2.0)
         *notes,
         *(f"Warning: {text}" for text in given.doubts(feature)),
         told,
-        f"Wrote {', '.join(f'{out.name}{ending}' for ending in ('.npy', '.pt', '.json', '.png'))}",
+        f"Wrote {', '.join(path.name for path in _files(out))}",
+        *([f"What was there before was replaced: {', '.join(replaced)}"] if replaced else []),
     )
+
+
+def _files(out: Path) -> list[Path]:
+    """What is written."""
+    return [out.with_name(out.name + ending) for ending in ENDINGS]
+
+
+def _refuse_sources(out: Path, request: job.Request) -> None:
+    """Raises RedactError if a file that is read would be written over."""
+    asked = feature_requests.asked(request.feature)
+    classifiers = [Path(text) for text in (request.classifier, request.judge) if text is not None]
+    read = [Path(text) for text in (request.network, request.labels) if text is not None] + classifiers + [*map(described.beside, classifiers)]
+    read += [Path(asked.value)] if asked.source in (feature_requests.DIRECTION, feature_requests.LABELS) else []
+    kept = {os.path.realpath(path) for path in read}
+    for path in _files(out):
+        if os.path.realpath(path) in kept:
+            raise RedactError(f"a direction was to go to {out} - {path} is what it is made from, and would be written over - give another --out")
 
 
 def strip(network: Network, feature: Feature, subspace: Subspace, *, steps: int, reach: float) -> torch.Tensor:

@@ -18,6 +18,7 @@ from pathlib import Path
 import click
 import torch
 
+from stylegan_redact.cli import context
 from stylegan_redact.host import inside_checkout
 from stylegan_redact.version import VERSION
 
@@ -31,7 +32,8 @@ OPERATIONS = ("bias_act", "upfirdn2d", "filtered_lrelu")
 def command() -> click.Command:
     """The verb."""
     option = click.Option(["--clear-locks", "--clear-lock"], is_flag=True, help="Delete stale build locks without asking")
-    return click.Command("doctor", callback=_doctor, params=[option], help="Say what this machine has, and find stale build locks.")
+    doc = "Say what this machine has, and find stale build locks."
+    return click.Command("doctor", callback=_doctor, params=[option], help=doc, context_settings=context())
 
 
 def _doctor(clear_locks: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from stylegan_redact import asking, evaluation, plugins
-from stylegan_redact.cli import CommaList, gpus_option, offline_option
+from stylegan_redact.cli import CommaList, context, gpus_option, offline_option
 from stylegan_redact.launching import on_ranks
 from stylegan_redact.proof import attacking, plan, run
 from stylegan_redact.run_dir import strict
@@ -65,8 +65,7 @@ def command() -> click.Command:
         click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options, then stop; write nothing"),
     ]
     doc = "Measure what a redaction removed and what else it moved. A run that was killed goes on with the same command."
-    context = {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 120, "show_default": True}
-    return click.Command("evaluate", callback=_evaluate, params=params, help=doc, context_settings=context)
+    return click.Command("evaluate", callback=_evaluate, params=params, help=doc, context_settings=context())
 
 
 def _evaluate(dry_run: bool, gpus: int | None, **values: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from stylegan_redact import network_files, pickle_tree, pickles
-from stylegan_redact.cli import failure, offline_option
+from stylegan_redact.cli import context, echo, failure, offline_option
 from stylegan_redact.types import RedactError, Subspace
 from stylegan_redact.version import VERSION
 from stylegan_redact.wspace.affine import AffineEdit, fold_into_affine, move_to_quantile
@@ -37,13 +37,13 @@ def command() -> click.Command:
         click.Option(["--target"], type=float, help="Where on the unit direction to move every w to  [default: where the mean w of the file is]"),
     ]
     doc = "Move every w to one place along a direction, in the style layers of G and G_ema. For networks that cannot be drawn: measures nothing."
-    return click.Command("fold", callback=_fold, params=params, help=doc)
+    return click.Command("fold", callback=_fold, params=params, help=doc, context_settings=context())
 
 
 def _fold(source: str, dest: Path, direction: Path, target: float | None) -> None:
     try:
         for line in fold(source, dest, direction, target):
-            click.echo(line)
+            echo(line)
     except RedactError as error:
         raise failure(error) from None
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from stylegan_redact import network_files, pickle_stream, pickle_torch, pickles, source_hashes
-from stylegan_redact.cli import failure, offline_option, printable
+from stylegan_redact.cli import context, echo, failure, offline_option, printable
 from stylegan_redact.network import read_snapshot
 from stylegan_redact.networks import build
 from stylegan_redact.pickle_tensorflow import TensorFlowPickle
@@ -29,14 +29,15 @@ def command() -> click.Command:
         offline_option(),
         click.Option(["--source"], metavar="SHA256", help="Print the embedded source with this hash instead, to be read before it is trusted"),
     ]
-    return click.Command("inspect", callback=_inspect, params=params, help="Say what a network pickle holds, without executing any of it.")
+    doc = "Say what a network pickle holds, without executing any of it."
+    return click.Command("inspect", callback=_inspect, params=params, help=doc, context_settings=context())
 
 
 def _inspect(network: str, as_json: bool, source: str | None) -> None:
     try:
         path = network_files.locate(network)
         if source is not None:
-            click.echo(source_text(path, source))
+            echo(source_text(path, source))
             return
         found = describe(path)
     except RedactError as error:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import webbrowser
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import click
 
 from stylegan_redact import asking, meant, network_files
-from stylegan_redact.cli import CommaList, failure
+from stylegan_redact.cli import CommaList, context, failure, offline_option
 from stylegan_redact.label_page.desk import PER_PAGE, Desk
 from stylegan_redact.label_page.gallery import Gallery
 from stylegan_redact.label_page.server import PageServer
@@ -37,10 +38,11 @@ def command() -> click.Command:
         click.Option(["--browser/--no-browser"], default=True, help="Open the page in the browser"),
         click.Option(["--batch-gpu"], type=click.IntRange(1), show_default="by resolution", help="Images at a time; less memory if smaller"),
         click.Option(["--device"], type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute"),
+        offline_option(),
         click.Option(["--trust-source"], type=CommaList(), default=(), show_default=False, metavar="SHA256,...", help="As in the main command"),
     ]
     doc = "Label pictures of the generator on a local page, with clicks or keys; about a hundred make a direction."
-    return click.Command("label", callback=_label, params=params, help=doc, context_settings={"show_default": True})
+    return click.Command("label", callback=_label, params=params, help=doc, context_settings=context())
 
 
 def _label(browser: bool, **values: object) -> None:
@@ -77,8 +79,10 @@ def open_page(  # noqa: PLR0913 - the options of the verb
     Raises:
         RedactError: the network cannot be drawn, the clicks beside `out` are about something else, or nothing can be written there.
     """
+    if not out.name or os.path.isdir(out):
+        raise RedactError(f"labels were to go to {out} - that is a folder - give the name of a file, such as {out / 'labels.npz'}")
     check_outdir(out.parent)
-    if not out.parent.is_dir():
+    if not os.path.isdir(out.parent):
         raise RedactError(f"labels were to go to {out} - there is no such folder - make it, or give another --out")
     where = meant.device_of(device)
     no_shortcuts(where)

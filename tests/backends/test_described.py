@@ -78,6 +78,13 @@ def test_several_outputs(tmp_path: Path) -> None:
         loaded(tmp_path, None, Means(), "wig")
 
 
+def test_everyday_names_are_found_among_them(tmp_path: Path) -> None:
+    told = {"names": ["No_Beard", "Eyeglasses", "Smiling"]}
+    glasses, beard = (loaded(tmp_path, told, Means(), name) for name in ("glasses", "beard"))
+    assert glasses.attributes == ("No_Beard", "glasses", "Smiling") and beard.attributes == ("beard", "Eyeglasses", "Smiling")
+    assert torch.allclose(glasses.logits(images()), MEANS) and torch.allclose(beard.logits(images())[:, 0], -MEANS[:, 0])
+
+
 def test_without_a_file_beside_it_nothing_changes(tmp_path: Path) -> None:
     save_torchscript(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 1)), tmp_path / "net.pt")
     file = find(str(tmp_path / "net.pt"), "beard")
