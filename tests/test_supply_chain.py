@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import NetworkUsed, is_here
+from loopback import NetworkUsed, is_here
 
 ROOT = Path(__file__).parents[1]
 NOWHERE = "192.0.2.1"
