@@ -34,6 +34,7 @@ class Drawn:
     shows: torch.Tensor
 
 
+@torch.no_grad()
 def draw(name: str, feature: str, seeds: range) -> Drawn:
     """The pictures of these seeds, looked at once."""
     network, judge = load_network(find_network(name).snapshot), detectors.load_bundled("judge")

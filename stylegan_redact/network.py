@@ -261,8 +261,9 @@ def synthesize(G: Any, w: torch.Tensor, *, noise_mode: str = "const", half: bool
 def generate(G: Any, w: torch.Tensor, *, batch: int, noise_mode: str = "const", half: bool = False) -> Iterator[torch.Tensor]:
     """Images of `w` in batches, without gradients, float32."""
     for part in w.split(batch):
-        with torch.no_grad():
-            yield synthesize(G, part, noise_mode=noise_mode, half=half).float()
+        with torch.no_grad():  # Never over the yield: whoever is given the images, or draws from two networks in turn, keeps its own mode.
+            images = synthesize(G, part, noise_mode=noise_mode, half=half).float()
+        yield images
 
 
 def seed_range(start: int, num: int) -> range:

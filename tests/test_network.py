@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from stylegan_redact import network as networks
-from stylegan_redact.network import load_network, save_network
+from stylegan_redact.network import generate, load_network, sample_w, save_network
 from stylegan_redact.networks.export import write_network_pickle
 from stylegan_redact.networks.stylegan2 import Discriminator, Generator
 from stylegan_redact.pickles import read_snapshot
@@ -162,3 +163,11 @@ def test_a_network_that_is_not_finite_is_refused() -> None:
     networks.check_finite(broken, ("G", "D"))
     with pytest.raises(RedactError, match="redacted G_ema .* synthesis.b8.conv1.weight is not finite"):
         networks.check_finite(broken)
+
+
+def test_who_draws_from_two_networks_in_turn_keeps_gradients() -> None:
+    G = tiny.network().G_ema
+    w = sample_w(G, range(4))
+    for one, other in zip(generate(G, w, batch=2), generate(G, w, batch=2), strict=True):
+        assert torch.is_grad_enabled() and not one.requires_grad and torch.equal(one, other)
+    assert torch.is_grad_enabled()

@@ -74,6 +74,7 @@ class Scene:
         return None if self.labels is None else self.labels(seeds)
 
 
+@torch.no_grad()
 def feature_free_in_all(scene: Scene, victims: Sequence[Victim], seeds: range, wanted: int) -> tuple[int, ...]:
     """The first `wanted` of the seeds whose image shows the feature to no witness in no victim.
 

@@ -49,7 +49,8 @@ class Resurface:
         G, pool = scene.original.G_ema, scene.fresh[: 2 * LEARNED_FROM]
         c = scene.labels_of(pool)
         w = sample_w(G, pool, c=c)
-        free = torch.cat([scene.wish(img) < 0 for img in generate(G, w, batch=scene.batch)])
+        with torch.no_grad():
+            free = torch.cat([scene.wish(img) < 0 for img in generate(G, w, batch=scene.batch)])
         rows = free.nonzero().flatten()[:LEARNED_FROM]
         if not len(rows):
             raise RedactError(

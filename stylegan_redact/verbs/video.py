@@ -21,7 +21,7 @@ from PIL import Image
 from scipy.interpolate import CubicSpline
 
 from stylegan_redact import labels, network_files
-from stylegan_redact.cli import CommaList, failure, offline_option
+from stylegan_redact.cli import CommaList, context, echo, failure, offline_option
 from stylegan_redact.meant import default_batch, device_of
 from stylegan_redact.network import broadcast_w, generate, sample_w
 from stylegan_redact.pictures import to_grid
@@ -73,14 +73,14 @@ def command() -> click.Command:
         offline_option(),
     ]
     doc = "Make a video of a walk through seeds or codes, before and after side by side: .mp4 where there is an encoder, else an animated WebP."
-    return click.Command("video", callback=_video, params=params, help=doc, context_settings={"show_default": True, "max_content_width": 120})
+    return click.Command("video", callback=_video, params=params, help=doc, context_settings=context())
 
 
 def _video(before: str, after: str, out: Path, seeds: str, **values: Any) -> None:
     try:
         machine = {name: values.pop(name) for name in ("device", "batch_gpu", "trust_source")}
         for line in film(before, after, out, Walk(seeds_of(seeds), **values), **machine):
-            click.echo(line)
+            echo(line)
     except RedactError as error:
         raise failure(error) from None
 
