@@ -141,10 +141,11 @@ def test_portions_come_back_in_their_order_and_each_is_done_once(size: int) -> N
 
 
 def gradients(world: World, portions: int, seed: int = 0) -> tuple[list[Any], dict[str, float]]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
-        idle = torch.nn.Parameter(torch.zeros(3))
+    model = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    idle, random = torch.nn.Parameter(torch.zeros(3)), torch.Generator().manual_seed(seed)
+    with torch.no_grad():  # The ranks here are threads, which share torch's own generator.
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=random))
     x = torch.randn([12, 7], generator=torch.Generator().manual_seed(1))
     parameters = [*model.parameters(), idle]
 
