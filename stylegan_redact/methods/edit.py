@@ -13,20 +13,25 @@ The mapping network stays: it hands on the w that it always did, and every way i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 
 from stylegan_redact import labels
-from stylegan_redact.network import broadcast_w, c_dim_of, check_finite, copy_network
+from stylegan_redact.network import broadcast_w, c_dim_of, check_finite, copy_network, generate
 from stylegan_redact.plugins import option
 from stylegan_redact.training.adversary import Adversary
-from stylegan_redact.training.guide import BARELY, Guide
+from stylegan_redact.training.guide import BARELY, Guide, classes_of_one, same_mirrored
 from stylegan_redact.training.guided import Batch, Codes, GuidedLoss, Sought, guided_synthesis
 from stylegan_redact.training.pool import Pool, rare_weights
 from stylegan_redact.training.schedule import Schedule, steps_of
 from stylegan_redact.types import Bystanders, Feature, LabelledLatents, Network, Progress, RedactError
+
+LOOKED_AT = 64
+"""Pictures that show the feature, looked at mirrored."""
+TRAITS, CLASSES = (0.018, 0.18), (0.045, 0.0)
+"""Guidance and hold. Of classes, of which each picture shows one, the others cannot be held in a picture that is to leave one."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,14 @@ class Edit:
 
     margin: float = option(11.0, "how far below zero the detector's logit is pushed", low=0.0, high=20.0)
     kimg: float = option(16.0, "thousands of images to fine-tune the synthesis network on", low=0.0, high=10000.0)
-    guidance: float = option(0.018, "weight of the detector's wish", low=0.0, high=1000.0)
-    hold: float = option(0.18, "weight of the other logits", low=0.0, high=1000.0)
+    guidance: float | None = option(None, "weight of the detector's wish; None: 0.018, of exclusive classes 0.045", low=0.0, high=1000.0)
+    hold: float | None = option(None, "weight of the other logits; None: 0.18, of exclusive classes 0", low=0.0, high=1000.0)
     still: float = option(0.6, "weight of 1 - MS-SSIM of images that are to stay", low=0.0, high=1000.0)
     elsewhere: float = option(2.0, "weight of the change of all pixels that the feature does not lie on", low=0.0, high=1000.0)
     realism: float = option(0.06, "weight of the discriminator's verdict on edited images", low=0.0, high=1000.0)
     attacked: float = option(0.25, "share of each batch that is sought by an attacker in W+ while the network learns", low=0.0, high=0.5)
     robust: float = option(0.25, "what these count, of the detector's wish", low=0.0, high=100.0)
-    mirror: bool = option(True, "views are mirrored too; no: where left and right matter, as in writing")
+    mirror: bool | None = option(None, "views are mirrored too; no: where left and right matter, as in writing; None: as it finds")
     batch: int = option(20, "images of a step", low=4, high=4096)
     lr: float = option(0.0026, "Adam's step, falling to zero", low=0.0, high=1.0)
     batch_gpu: int | None = option(None, "images at a time, to save memory; None: the whole batch", low=1, high=4096)
@@ -61,14 +66,12 @@ class Edit:
         if not feature.detector.differentiable:
             raise RedactError(f"{feature.name} was to be redacted by edit - its detector gives no gradients - use --method=unlearn, mapping or fold")
         labels.needed(feature.latents.c, c_dim_of(network.G_ema), f"{feature.name} was to be redacted by edit")
-        guide = Guide(feature.detector, tuple(feature.detector.attributes.index(part.name) for part in feature.each), self.margin, self.mirror)
-        D = network.D if self.realism > 0 else None
-        loss = GuidedLoss(guide, D, self.guidance, self.robust, self.hold, self.still, self.elsewhere, self.realism)
+        loss = self._loss(network, feature, feature.latents)
         after = copy_network(network)
         schedule = Schedule(steps_of(self.kimg, self.batch), self.batch, self.lr, seed, self.batch_gpu)
         num_sought = round(self.attacked * self.batch)
         micro = self.batch_gpu or self.batch
-        adversary = Adversary(after.G_ema, guide, feature.latents, num_sought, micro, self.batch) if num_sought else None
+        adversary = Adversary(after.G_ema, loss.guide, feature.latents, num_sought, micro, self.batch) if num_sought else None
         codes = mixed_codes(network.G_ema, feature.latents, feature.bystanders, adversary)
 
         def so_far() -> Network:
@@ -80,6 +83,19 @@ class Edit:
         guided_synthesis(after.G_ema.synthesis, G.synthesis, codes, loss, schedule, progress, img_shape=shape, so_far=so_far)
         check_finite(so_far())
         return after
+
+    def _loss(self, network: Network, feature: Feature, latents: LabelledLatents) -> GuidedLoss:
+        """The objective, made to fit what the detector knows: traits or classes, and whether left and right matter."""
+        detector: Any = feature.detector
+        guide = Guide(detector, tuple(detector.attributes.index(part.name) for part in feature.each), self.margin)
+        some = latents.w[torch.nonzero(latents.score > 0).flatten()[:LOOKED_AT]]
+        drawn = generate(network.G_ema, some, batch=self.batch_gpu or self.batch)
+        mirror = same_mirrored(guide.logit, drawn) if self.mirror is None else self.mirror
+        classes = latents.logits is not None and classes_of_one(latents.logits)
+        guidance, hold = CLASSES if classes else TRAITS
+        guidance, hold = (usual if given is None else given for given, usual in ((self.guidance, guidance), (self.hold, hold)))
+        D = network.D if self.realism > 0 else None
+        return GuidedLoss(replace(guide, mirror=mirror), D, guidance, self.robust, hold, self.still, self.elsewhere, self.realism)
 
 
 def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None = None, adversary: Adversary | None = None) -> Codes:

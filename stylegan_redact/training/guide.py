@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +22,11 @@ MARKED_RANGE = 5.0
 UNMARKED_RANGE = 20.0
 """Beyond this a logit says no more than "surely", and need not be copied. What comes to light under a hat may have any hair, but surely is not bald;
 where there was no hat, nothing is to change. (With 5 for all, which is sure enough by a classifier's own word, people slowly get bushy eyebrows.)"""
+FEWEST_CLASSES = 3
+ONE_CLASS, SEVERAL_CLASSES = 0.75, 0.1
+"""Attributes count as classes where at least this share of pictures is of exactly one, and at most that of several."""
+SAME_MIRRORED = 0.8
+"""Share of pictures that must show a feature when mirrored, too, for left and right to count as alike."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,29 @@ def apart(now: torch.Tensor, then: torch.Tensor, limit: torch.Tensor) -> torch.T
     low = torch.where(sure, torch.where(then > 0, limit, -math.inf), then)
     high = torch.where(sure, torch.where(then > 0, math.inf, -limit), then)
     return smooth_l1_loss(now, now.detach().clamp(low, high))
+
+
+def classes_of_one(logits: torch.Tensor) -> bool:
+    """Whether the attributes are classes, of which each picture shows one, as digits are and traits of a face are not.
+
+    Args:
+        logits: [n, a] of generated pictures.
+    """
+    count = (logits > 0).sum(dim=1)
+    one, several = float((count == 1).float().mean()), float((count > 1).float().mean())
+    return logits.shape[1] >= FEWEST_CLASSES and one >= ONE_CLASS and several <= SEVERAL_CLASSES
+
+
+def same_mirrored(logit: Callable[[torch.Tensor], torch.Tensor], images: Iterable[torch.Tensor]) -> bool:
+    """Whether pictures that show a feature show it with left and right changed, too; True if none shows it.
+
+    Args:
+        logit:  img [n, C, H, W] -> [n], > 0: it shows.
+        images: Batches [n, C, H, W].
+    """
+    shown = [img[logit(img) > 0] for img in images]
+    alike = [logit(img.flip(3)) > 0 for img in shown if len(img)]
+    return not alike or float(torch.cat(alike).float().mean()) >= SAME_MIRRORED
 
 
 def whole_groups(D: torch.nn.Module, img: torch.Tensor) -> torch.Tensor:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import tiny
 import torch
 
-from stylegan_redact.methods.edit import Edit
+from stylegan_redact.methods.edit import CLASSES, TRAITS, Edit
 from stylegan_redact.training.augment import draw_views
-from stylegan_redact.training.guide import MARKED_RANGE, UNMARKED_RANGE, Guide, apart, whole_groups
+from stylegan_redact.training.guide import MARKED_RANGE, UNMARKED_RANGE, Guide, apart, classes_of_one, same_mirrored, whole_groups
 from stylegan_redact.training.pool import FEWEST, Pool, rare_weights
 from stylegan_redact.types import LabelledLatents
 
@@ -93,3 +96,47 @@ def test_a_batch_that_fills_no_group_of_the_discriminator_is_no_error() -> None:
     for n, kept in ((3, 3), (4, 4), (6, 4), (9, 8)):
         assert len(whole_groups(net.D, torch.zeros(n, 3, 16, 16))) == kept
     Edit(batch=6, kimg=0.012).redact(net, tiny.feature(net), (), 0)
+
+
+def one_of(a: int, n: int = 1000) -> torch.Tensor:
+    """Logits [n, a] of pictures that each are of one of a classes."""
+    return 2.0 * torch.eye(a)[torch.arange(n) % a] - 1.0
+
+
+def test_classes_are_told_from_traits() -> None:
+    digits = one_of(10)
+    assert classes_of_one(digits) and classes_of_one(one_of(3))
+    assert not classes_of_one(one_of(2)), "beard, no beard"
+    unclear = digits.clone()
+    unclear[:150] = -1.0
+    assert classes_of_one(unclear), "some pictures are none"
+    unclear[:300] = -1.0
+    assert not classes_of_one(unclear)
+    generator = torch.Generator().manual_seed(0)
+    for share in (0.03, 0.1, 0.3):  # Traits that know nothing of each other; with 10 of them at 0.1 two in five pictures have exactly one.
+        assert not classes_of_one(share - torch.rand([2000, 10], generator=generator))
+    both = digits.clone()
+    both[:200, 3] = 1.0
+    assert not classes_of_one(both)
+
+
+def test_left_and_right_are_looked_at() -> None:
+    left = Guide(Regions(), (0,)).logit
+    sided, even = torch.ones(4, 1, 16, 16), torch.ones(4, 1, 16, 16)
+    sided[..., 8:] = -1.0
+    assert not same_mirrored(left, [sided]) and same_mirrored(left, [even])
+    assert same_mirrored(left, [-even]), "none shows it"
+    assert same_mirrored(left, [even, even, even, even, sided]) and not same_mirrored(left, [even, sided])
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_edit_suits_what_its_detector_knows(classes: bool) -> None:
+    net = tiny.network()
+    feature = tiny.feature(net)
+    assert feature.latents is not None
+    n = len(feature.latents.w)
+    feature = replace(feature, latents=replace(feature.latents, logits=one_of(4, n) if classes else torch.ones(n, 4)))
+    found = Edit()._loss(net, feature, feature.latents)  # type: ignore[arg-type]
+    assert (found.guidance, found.hold) == (CLASSES if classes else TRAITS)
+    asked = Edit(guidance=0.5, hold=0.25, mirror=False)._loss(net, feature, feature.latents)  # type: ignore[arg-type]
+    assert (asked.guidance, asked.hold, asked.guide.mirror) == (0.5, 0.25, False)
