@@ -52,6 +52,7 @@ COMMAND_SIDE = {
     "resuming",
     "running",
     "snapshots",
+    "ticks",
     "watching",
     "launching",
     "following",
