@@ -94,7 +94,6 @@ def test_what_is_refused(made: tuple[Path, list[str], Path], tmp_path: Path) -> 
         ([network, "--feature=glow", f"--labels={stranger}"], "they are of the network ffffffffffff"),
         ([network, "--feature=glow", f"--labels={shifted}"], "makes other latents of the same seeds"),
         ([network, "--feature=glow", f"--labels={measured}"], "seed 5000000 was labelled and was to be measured on"),
-        ([network, "--feature=glow", labels, "--method=edit"], "it needs a detector, and none knows it"),
         ([network, "--feature=class:1", labels], "unconditional"),
         ([network, "--feature=glow", f"--labels={folder / 'tiny.pkl'}"], "cannot be read"),
         ([network, "--feature=moon:1"], "there is no source 'moon'"),

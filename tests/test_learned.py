@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where nobody brought a classifier, one is learned from the labels and steers `edit`; it says how well it learned, and never judges."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import tiny_run
+import torch
+from click.testing import CliRunner
+
+from stylegan_redact import cli, given, learned
+from stylegan_redact.latents import LabelFile, load_labels, save_labels
+from stylegan_redact.network import load_network, sample_w
+from stylegan_redact.types import Detector, LabelledLatents, RedactError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learned, "STEPS", 150)
+
+
+@pytest.fixture(scope="module")
+def labels() -> LabelledLatents:
+    found = tiny.feature(tiny.network()).latents
+    assert found is not None
+    return found
+
+
+def test_it_learns_what_the_labels_say_and_can_steer(labels: LabelledLatents) -> None:
+    network, state = tiny.network(), torch.get_rng_state()
+    detector, accuracy = learned.learn(network, "beard", labels, batch=250)
+    assert isinstance(detector, Detector) and detector.attributes == ("beard",) and detector.differentiable
+    assert accuracy.low > 75 and accuracy.n == -(-len(labels.w) // learned.ASIDE) and accuracy.unit == "%"
+    fresh, truth = tiny.images(network.G_ema, tiny.MEASURED), tiny.Corners(network.G_ema)
+    said, shows = detector.logits(fresh)[:, 0] > 0, truth.logits(fresh)[:, 1] > 0
+    assert float(((said[shows]).float().mean() + (~said[~shows]).float().mean()) / 2) > 0.8
+    assert abs(float(said.float().mean() - shows.float().mean())) < 0.12  # More of them were shown to it than there are.
+    img = fresh[:4].clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(detector.logits(img).sum(), img)
+    assert bool((slope.flatten(1).norm(dim=1) > 0).all()) and not any(parameter.requires_grad for parameter in detector.net.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_same_labels_give_the_same_detector_whatever_the_unit_of_small_scores(labels: LabelledLatents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learned, "STEPS", 20)
+    monkeypatch.setattr(learned, "LEAST", -1.0)
+    tiny_scores = replace(labels, score=labels.score / labels.score.abs().max() / 64)
+    one, again, other = (
+        learned.learn(tiny.network(), "beard", each, batch=250)[0].net.state_dict()
+        for each in (tiny_scores, tiny_scores, replace(tiny_scores, score=tiny_scores.score / 4))
+    )
+    assert all(torch.equal(one[name], again[name]) and torch.allclose(one[name], other[name], atol=1e-4) for name in one)
+
+
+def test_labels_that_mean_nothing_and_too_few_are_refused(labels: LabelledLatents) -> None:
+    random = torch.randn(len(labels.w), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(RedactError, match=r"50 is chance.*--method=fold"):
+        learned.learn(tiny.network(), "beard", replace(labels, score=random), batch=250)
+    rare = torch.where(torch.arange(len(labels.w)) < 12, 1.0, -1.0)
+    with pytest.raises(RedactError, match="12 of .* too few of one kind"):
+        learned.learn(tiny.network(), "beard", replace(labels, score=rare), batch=250)
+
+
+@pytest.mark.parametrize(("resolution", "channels"), [(8, 1), (32, 3), (1024, 3)])
+def test_it_looks_at_pictures_of_any_size(resolution: int, channels: int) -> None:
+    net = learned.Student(channels, resolution, torch.Generator().manual_seed(0))
+    assert net(torch.zeros([2, channels, resolution, resolution])).shape == (2,) and net.size == min(resolution, learned.LARGEST)
+    assert sum(parameter.numel() for parameter in net.parameters()) < 1_000_000
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A network, a judge, and labels by somebody whom nobody knows."""
+    folder = tmp_path_factory.mktemp("made")
+    network, _, classifier, judge = tiny_run.write_all(folder)
+    G = load_network(folder / "tiny.pkl").G_ema
+    w, teacher = sample_w(G, range(400)), tiny_run.load_torchscript(Path(classifier.partition("=")[2]))
+    score = teacher(tiny.images(G, range(400)))
+    save_labels(
+        folder / "labels.npz",
+        LabelFile("glow", LabelledLatents(w, score, torch.arange(400)), ("person",) * 400, tiny_run.sha256(folder / "tiny.pkl")),
+    )
+    return folder, [network, f"--feature=labels:{folder / 'labels.npz'}", "--num-images=60", "--kimg=0.04", "--batch=8", "--device=cpu", judge]
+
+
+def run(outdir: Path, *options: str) -> tuple[str, Path | None]:
+    result = CliRunner().invoke(cli.command(), [*options, f"--outdir={outdir}"])
+    assert result.exit_code == (2 if result.output.startswith("Error") or "\nError" in result.output else 0), result.output
+    return result.output, next(outdir.iterdir(), None) if outdir.exists() else None
+
+
+def test_edit_is_steered_by_what_it_learned_and_says_so(made: tuple[Path, list[str]], tmp_path: Path) -> None:
+    told, folder = run(tmp_path, *made[1], "--method=edit")
+    assert folder is not None and "Nobody brought a classifier of glow: edit is steered by one that is learned from the labels" in told
+    record = json.loads((folder / "redaction.json").read_text())
+    assert record["provenance"]["detector"] == {"learned_from": "labels"} and record["judge"]["torchscript_sha256"]
+    assert record["before_training"]["figures"][f"glow/{given.LEARNED}"]["low"] > 60 and "residual_rate/removed" in record["estimates"]
+    assert "learned detector, on labels kept aside" in told and "Warning: the judge made" not in told
+    assert '"time"' in (folder / "stats.jsonl").read_text() and (folder / "redaction.safetensors").exists()
+
+
+def test_fold_stays_the_default_and_names_the_other_way(made: tuple[Path, list[str]], tmp_path: Path) -> None:
+    told, folder = run(tmp_path, *(option for option in made[1] if not option.startswith(("--kimg", "--batch"))))
+    assert folder is not None and folder.name.endswith("-fold") and "--method=edit learns a detector from them" in told
+
+
+def test_who_labelled_must_not_judge_unwarned(made: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, options = made
+    labels = load_labels(folder / "labels.npz")
+    save_labels(tmp_path / "labels.npz", replace(labels, source=(f"classifier {tiny_run.sha256(folder / 'judge.pt')}",) * 400))
+    told, _ = run(tmp_path / "runs", options[0], f"--feature=labels:{tmp_path / 'labels.npz'}", *options[2:], "--method=edit")
+    assert "Warning: the judge made these labels, too" in told
+
+
+def test_a_direction_teaches_nothing(made: tuple[Path, list[str]], tmp_path: Path) -> None:
+    told, folder = run(tmp_path / "none", made[1][0], "--feature=sefa:0", "--method=edit", *made[1][2:])
+    assert "it needs a detector, and none knows it" in told and "--labels=FILE to learn one from" in told and folder is None
