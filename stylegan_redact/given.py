@@ -18,7 +18,9 @@ from stylegan_redact.network_files import sha256_of
 from stylegan_redact.types import Detector, Feature, Network, Progress, RedactError
 
 METHOD = "fold"
-"""Of a feature that nobody can recognise in a picture, where no method is named: it follows a direction."""
+"""Of a direction, where no method is named and no classifier given: it follows it."""
+DIRECTED = (feature_requests.DIRECTION, feature_requests.SEFA)
+"""Sources that are a direction."""
 _CHECKED, _TOLERANCE = 8, 1e-3
 """Latents of a file that are made again from their seeds, and how far they may be off, as a share of their length."""
 LEARNED = "learned detector, on labels kept aside (balanced accuracy)"
@@ -106,7 +108,7 @@ def given_by(feature: str, labels: str | None, network: Network) -> Given | None
             raise RedactError(f"--feature={feature} was asked with --labels or options - the feature names its file - leave them out")
         labels = asked.value
     name, source, record, notes = asked.value, None, {}, ()
-    if asked.source in (feature_requests.DIRECTION, feature_requests.SEFA):
+    if asked.source in DIRECTED:
         source = _source(asked)
         name, notes = source.feature, source.notes(network)
         by = {"file_sha256": sha256_of(asked.value)} if asked.source == feature_requests.DIRECTION else {}

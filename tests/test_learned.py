@@ -97,7 +97,7 @@ def run(outdir: Path, *options: str) -> tuple[str, Path | None]:
 
 
 def test_edit_is_steered_by_what_it_learned_and_says_so(made: tuple[Path, list[str]], tmp_path: Path) -> None:
-    told, folder = run(tmp_path, *made[1], "--method=edit")
+    told, folder = run(tmp_path, *made[1])
     assert folder is not None and "Nobody brought a classifier of glow: edit is steered by one that is learned from the labels" in told
     record = json.loads((folder / "redaction.json").read_text())
     assert record["provenance"]["detector"] == {"learned_from": "labels"} and record["judge"]["torchscript_sha256"]
@@ -106,16 +106,18 @@ def test_edit_is_steered_by_what_it_learned_and_says_so(made: tuple[Path, list[s
     assert '"time"' in (folder / "stats.jsonl").read_text() and (folder / "redaction.safetensors").exists()
 
 
-def test_fold_stays_the_default_and_names_the_other_way(made: tuple[Path, list[str]], tmp_path: Path) -> None:
-    told, folder = run(tmp_path, *(option for option in made[1] if not option.startswith(("--kimg", "--batch"))))
-    assert folder is not None and folder.name.endswith("-fold") and "--method=edit learns a detector from them" in told
+def test_edit_is_the_default_and_fold_names_it(made: tuple[Path, list[str]], tmp_path: Path) -> None:
+    dry, _ = run(tmp_path / "none", *made[1], "--dry-run")
+    assert '"method": "edit"' in dry and '"learned_from": "labels"' in dry
+    told, folder = run(tmp_path / "fold", *(option for option in made[1] if not option.startswith(("--kimg", "--batch"))), "--method=fold")
+    assert folder is not None and "fold follows the labels' direction; --method=edit learns a detector from them" in told
 
 
 def test_who_labelled_must_not_judge_unwarned(made: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, options = made
     labels = load_labels(folder / "labels.npz")
     save_labels(tmp_path / "labels.npz", replace(labels, source=(f"classifier {tiny_run.sha256(folder / 'judge.pt')}",) * 400))
-    told, _ = run(tmp_path / "runs", options[0], f"--feature=labels:{tmp_path / 'labels.npz'}", *options[2:], "--method=edit")
+    told, _ = run(tmp_path / "runs", options[0], f"--feature=labels:{tmp_path / 'labels.npz'}", *options[2:])
     assert "Warning: the judge made these labels, too" in told
 
 

@@ -60,7 +60,7 @@ def test_a_run_leaves_labels_and_says_what_it_knew_before(made: tuple[Path, list
 
 def test_its_labels_steer_the_next_run_to_the_same_network(made: tuple[Path, list[str], Path], tmp_path: Path) -> None:
     folder, options, done = made
-    again = folder_of(run(options[0], "--feature=glow", f"--labels={done / 'labels.npz'}", *SMALL, f"--outdir={tmp_path}"))  # fold, of itself
+    again = folder_of(run(options[0], "--feature=glow", f"--labels={done / 'labels.npz'}", *SMALL, "--method=fold", f"--outdir={tmp_path}"))
     one, other = (load_network(path / "network-redacted.pkl").G_ema.state_dict() for path in (done, again))
     assert all(torch.equal(one[name], other[name]) for name in one)
     record = json.loads((again / "redaction.json").read_text())
