@@ -240,12 +240,15 @@ def save_label_files(feature: Feature, given: Given | None, classifiers: Mapping
         network_sha256: Of the file that the latents are of.
         folder:         The run directory.
     """
+    taken: list[str] = []
     for part in feature.each:
         latents = part.latents
         if latents is None or latents.seeds is None:
             continue
         source = (_who(part, given, classifiers.get("detector")),) * len(latents.w) if given is None or given.file is None else given.file.source
-        name = "labels.npz" if not feature.parts else f"labels-{run_dir.safe_name(part.name)}.npz"
+        taken.append(run_dir.safe_name(part.name))
+        again = f"-{taken.count(taken[-1])}" if taken.count(taken[-1]) > 1 else ""  # Of names that differ in what no file's name may have.
+        name = "labels.npz" if not feature.parts else f"labels-{taken[-1]}{again}.npz"
         save_labels(folder / name, LabelFile(part.name, latents, source, network_sha256))
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,8 @@ import tiny_run
 import torch
 from click.testing import CliRunner
 
-from stylegan_redact import cli, given, learned
+from stylegan_redact import cli, given, keeping, learned
+from stylegan_redact.checkpoints import Checkpoints
 from stylegan_redact.latents import LabelFile, load_labels, save_labels
 from stylegan_redact.network import load_network, sample_w
 from stylegan_redact.types import Detector, LabelledLatents, RedactError
@@ -103,7 +106,15 @@ def test_edit_is_steered_by_what_it_learned_and_says_so(made: tuple[Path, list[s
     assert record["provenance"]["detector"] == {"learned_from": "labels"} and record["judge"]["torchscript_sha256"]
     assert record["before_training"]["figures"][f"glow/{given.LEARNED}"]["low"] > 60 and "residual_rate/removed" in record["estimates"]
     assert "learned detector, on labels kept aside" in told and "Warning: the judge made" not in told
+    report = (folder / "report.html").read_text()
+    assert "a detector learned from what the source" in report and "no independent judge" not in report and "comes with None" not in report
     assert '"time"' in (folder / "stats.jsonl").read_text() and (folder / "redaction.safetensors").exists()
+
+
+def test_without_a_judge_the_report_says_that_nobody_measured(made: tuple[Path, list[str]], tmp_path: Path) -> None:
+    _, folder = run(tmp_path, *(option for option in made[1] if not option.startswith("--judge")))
+    assert folder is not None and json.loads((folder / "redaction.json").read_text())["judge"] is None
+    assert "no independent judge looked, so what is left of the feature was not measured" in (folder / "report.html").read_text()
 
 
 def test_edit_is_the_default_and_fold_names_it(made: tuple[Path, list[str]], tmp_path: Path) -> None:
@@ -119,6 +130,32 @@ def test_who_labelled_must_not_judge_unwarned(made: tuple[Path, list[str]], tmp_
     save_labels(tmp_path / "labels.npz", replace(labels, source=(f"classifier {tiny_run.sha256(folder / 'judge.pt')}",) * 400))
     told, _ = run(tmp_path / "runs", options[0], f"--feature=labels:{tmp_path / 'labels.npz'}", *options[2:])
     assert "Warning: the judge made these labels, too" in told
+
+
+def test_a_source_that_labels_teaches_too_and_a_run_stopped_meanwhile_ends_in_the_same_bytes(
+    made: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(f"def valid(picture):\n    return picture[:8, :8].mean() < {threshold(made[0]) * 127.5 + 128}\n")
+    options = [made[1][0], f"--feature=validity:{tmp_path / 'mine.py'}:valid:name=glow", "--num-latents=400", *made[1][2:]]
+    keep, stopped = Checkpoints.keep, []
+
+    def keep_and_stop(self: Checkpoints, at: keeping.Moment) -> None:
+        if at.name == "learn" and at.images == 50 * learned.BATCH and not stopped:
+            stopped.append(os.kill(os.getpid(), signal.SIGTERM))
+        keep(self, at)
+
+    told, alone = run(tmp_path / "alone", *options)
+    monkeypatch.setattr(Checkpoints, "keep", keep_and_stop)
+    halves = [run(tmp_path / "halves", *options, "--resume=latest") for _ in range(2)]
+    assert stopped and "Unfinished" in halves[0][0] and "edit is steered by one that is learned from the labels" in told and alone is not None
+    assert json.loads((alone / "redaction.json").read_text())["provenance"]["detector"] == {"learned_from": "validity"}
+    one, other = ((folder / "network-redacted.pkl").read_bytes() for folder in (alone, halves[1][1]) if folder is not None)
+    assert one == other
+
+
+def threshold(folder: Path) -> float:
+    """Mean brightness of the corner past which the planted feature shows."""
+    return float(tiny_run.load_torchscript(folder / "detector.pt").threshold)
 
 
 def test_a_direction_teaches_nothing(made: tuple[Path, list[str]], tmp_path: Path) -> None:

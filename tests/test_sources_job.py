@@ -18,7 +18,7 @@ from PIL import Image
 from stylegan_redact import cli, given, steering
 from stylegan_redact.latents import LabelFile, load_labels, save_labels
 from stylegan_redact.network import load_network, sample_w
-from stylegan_redact.types import LabelledLatents
+from stylegan_redact.types import Feature, LabelledLatents
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = ["--num-latents=300", "--num-images=60", "--device=cpu"]
@@ -168,3 +168,18 @@ def test_a_direction_of_the_weights_alone(made: tuple[Path, list[str], Path], tm
     labels = load_labels(done / "labels.npz")
     assert labels.feature == "tint" and set(labels.source) == {"sefa"}
     assert float((labels.latents.score > 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+
+
+def test_features_whose_names_make_one_file_name_keep_their_labels_apart(tmp_path: Path) -> None:
+    w, seeds = torch.zeros([2, 8]), torch.arange(2)
+    parts = [
+        Feature(name, LabelledLatents(w, torch.full([2], score), seeds)) for name, score in (("grey hair", 1.0), ("grey/hair", 2.0), ("hat", 3.0))
+    ]
+    feature = Feature("all", parts[0].latents, parts=tuple(parts))
+    given.save_label_files(feature, None, {}, "a" * 64, tmp_path)
+    found = {path.name: load_labels(path) for path in tmp_path.iterdir()}
+    assert {name: (each.feature, float(each.latents.score[0])) for name, each in found.items()} == {
+        "labels-grey_hair.npz": ("grey hair", 1.0),
+        "labels-grey_hair-2.npz": ("grey/hair", 2.0),
+        "labels-hat.npz": ("hat", 3.0),
+    }
