@@ -15,9 +15,10 @@ import tiny_run
 import torch
 from click.testing import CliRunner
 
-from stylegan_redact import cli, given, keeping, learned
+from stylegan_redact import cli, evaluation, given, keeping, learned
 from stylegan_redact.checkpoints import Checkpoints
 from stylegan_redact.latents import LabelFile, load_labels, save_labels
+from stylegan_redact.methods.edit import Edit
 from stylegan_redact.network import load_network, sample_w
 from stylegan_redact.types import Detector, LabelledLatents, RedactError
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learned, "STEPS", 150)
+    monkeypatch.setattr(learned, "STEPS", 100)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_it_learns_what_the_labels_say_and_can_steer(labels: LabelledLatents) ->
     network, state = tiny.network(), torch.get_rng_state()
     detector, accuracy = learned.learn(network, "beard", labels, batch=250)
     assert isinstance(detector, Detector) and detector.attributes == ("beard",) and detector.differentiable
-    assert accuracy.low > 75 and accuracy.n == -(-len(labels.w) // learned.ASIDE) and accuracy.unit == "%"
+    assert accuracy.low > 70 and accuracy.n == -(-len(labels.w) // learned.ASIDE) and accuracy.unit == "%"
     fresh, truth = tiny.images(network.G_ema, tiny.MEASURED), tiny.Corners(network.G_ema)
     said, shows = detector.logits(fresh)[:, 0] > 0, truth.logits(fresh)[:, 1] > 0
     assert float(((said[shows]).float().mean() + (~said[~shows]).float().mean()) / 2) > 0.8
@@ -125,11 +126,15 @@ def test_edit_is_the_default_and_fold_names_it(made: tuple[Path, list[str]], tmp
 
 
 def test_who_labelled_must_not_judge_unwarned(made: tuple[Path, list[str]], tmp_path: Path) -> None:
-    folder, options = made
-    labels = load_labels(folder / "labels.npz")
-    save_labels(tmp_path / "labels.npz", replace(labels, source=(f"classifier {tiny_run.sha256(folder / 'judge.pt')}",) * 400))
-    told, _ = run(tmp_path / "runs", options[0], f"--feature=labels:{tmp_path / 'labels.npz'}", *options[2:])
-    assert "Warning: the judge made these labels, too" in told
+    network, nobody = load_network(made[0] / "tiny.pkl"), evaluation.NoClassifier()
+    labels = load_labels(made[0] / "labels.npz")
+    save_labels(tmp_path / "labels.npz", replace(labels, source=(f"classifier {'a' * 64}",) * 400))
+    brought = given.given_by(f"labels:{tmp_path / 'labels.npz'}", None, network)
+    assert brought is not None
+    for sha256, warned in (("a" * 64, 1), ("b" * 64, 0)):
+        told, roles = given.steered(brought, "edit", Edit(), (nobody, nobody, {"detector": None, "judge": {"torchscript_sha256": sha256}}), network)
+        assert sum("Warning: the judge made these labels, too" in note for note in told.notes) == warned and told.learns
+        assert roles[0].attributes == ("glow",) and roles[1] is nobody
 
 
 def test_a_source_that_labels_teaches_too_and_a_run_stopped_meanwhile_ends_in_the_same_bytes(
