@@ -120,7 +120,7 @@ def test_without_a_judge_the_report_says_that_nobody_measured(made: tuple[Path, 
 
 def test_edit_is_the_default_and_fold_names_it(made: tuple[Path, list[str]], tmp_path: Path) -> None:
     dry, _ = run(tmp_path / "none", *made[1], "--dry-run")
-    assert '"method": "edit"' in dry and '"learned_from": "labels"' in dry
+    assert '"method": "edit"' in dry and '"learned_from": "labels"' in dry and "learning " in dry and "labelling " not in dry
     told, folder = run(tmp_path / "fold", *(option for option in made[1] if not option.startswith(("--kimg", "--batch"))), "--method=fold")
     assert folder is not None and "fold follows the labels' direction; --method=edit learns a detector from them" in told
 
