@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.memory import GIB_IN_MIB, child, grown, train_once
 from stylegan_redact.networks.stylegan2 import Generator
-from stylegan_redact.snapshots import peak_memory
+from stylegan_redact.ticks import peak_memory
 
 FIXED = 64
 """Pixels, where features grow."""

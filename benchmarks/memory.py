@@ -24,7 +24,7 @@ from stylegan_redact import evaluation
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.network import load_network, sample_w
 from stylegan_redact.networks import stylegan2, stylegan3
-from stylegan_redact.snapshots import peak_memory
+from stylegan_redact.ticks import peak_memory
 from stylegan_redact.training.guide import Guide
 from stylegan_redact.training.guided import Batch, GuidedLoss, guided_synthesis
 from stylegan_redact.training.schedule import Schedule

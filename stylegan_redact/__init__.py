@@ -7,8 +7,10 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "apply": "stylegan_redact.api",
     "evaluate": "stylegan_redact.api",
     "find_subspace": "stylegan_redact.wspace.subspace",
+    "label": "stylegan_redact.api",
     "load_network": "stylegan_redact.network",
     "read_snapshot": "stylegan_redact.network",
     "redact": "stylegan_redact.api",
@@ -16,7 +18,7 @@ _HOMES = {
     "RedactError": "stylegan_redact.types",
 }
 
-__all__ = ["RedactError", "evaluate", "find_subspace", "load_network", "read_snapshot", "redact", "save_network"]  # noqa: F822 - see __getattr__
+__all__ = ["RedactError", "apply", "evaluate", "find_subspace", "label", "load_network", "read_snapshot", "redact", "save_network"]  # noqa: F822 - see __getattr__
 
 
 def __getattr__(name: str) -> Any:

@@ -3,12 +3,45 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from stylegan_redact import delta as deltas
 from stylegan_redact import evaluation, methods, plugins, several
 from stylegan_redact.labels import Labels
+from stylegan_redact.latents import LabelFile
+from stylegan_redact.network import copy_network, seed_range
 from stylegan_redact.types import Detector, Estimate, Feature, Network, Progress, RedactError
+
+
+def label(network: Network, source: Any, n: int, *, first_seed: int = 0, batch: int = 32, progress: Progress | None = None) -> LabelFile:
+    """What a source says of `n` pictures of the network: whose latents show the feature. `latents.save_labels` writes it as labels.npz.
+
+    Args:
+        network:    What `load_network` gave.
+        source:     An instance of a class of `features/`, such as `Attribute("beard", detector)`; one feature.
+        n:          Seeds to label. A source that has its own, or leaves undecided ones out, gives others.
+        first_seed: The first of them, NVIDIA's.
+        batch:      Images at a time.
+        progress:   Told (stage, share done, figures).
+
+    Raises:
+        RedactError: it is no source, or labels nothing; or the network shows the feature too seldom, or nearly always.
+    """
+    if not callable(getattr(source, "gather", None)) or isinstance(source, type):
+        what = source.__name__ if isinstance(source, type) else type(source).__name__
+        raise RedactError(f"{what} was to label - it is no source - give an instance of a class of features/, such as Attribute('beard', detector)")
+    if n < 1:
+        raise RedactError(f"{n} pictures were to be labelled - there is nothing to label - give a number above 0")
+    feature = source.gather(network, seed_range(first_seed, n), batch=batch, progress=progress)
+    if feature.parts:
+        raise RedactError(f"{feature.name} were to be labelled at once - a file of labels is about one feature - label one after the other")
+    latents = feature.latents
+    if latents is None or latents.seeds is None or not 0 < int((latents.score > 0).sum()) < len(latents.score):
+        raise RedactError(f"{feature.name} was to be labelled by {plugins.name_of(source)} - it labels no pictures - take another source")
+    return LabelFile(feature.name, latents, (plugins.name_of(source),) * len(latents.w), network.sha256)
 
 
 def redact(
@@ -43,7 +76,38 @@ def redact(
             f"{joint.name} was to be redacted by {plugins.name_of(plugin)} - its {', '.join(missing)} is missing, which the method needs - "
             "gather the feature from a source that gives it"
         )
-    return plugin.redact(network, joint, keep, seed, progress)
+    after: Network = plugin.redact(network, joint, keep, seed, progress)
+    return replace(after, sha256="")  # It is of no file so far.
+
+
+def apply(
+    network: Network,
+    delta: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    strength: float | Sequence[float] = 1.0,
+) -> Network:
+    """The network with a redaction on it that was kept apart from it, or several, as `redact.py apply` puts it; the given one stays as it is.
+
+    Args:
+        network:  What `load_network` gave for the file that the delta is of.
+        delta:    A `redaction.safetensors` of a run, or several, which add up.
+        strength: Of all, or one for each; 1: the redacted network itself. Above 0, at most 4.
+
+    Raises:
+        RedactError: files that are missing, damaged, or of another network; or strengths out of range.
+    """
+    paths = [delta] if isinstance(delta, str | os.PathLike) else list(delta)
+    if not paths:
+        raise RedactError("a redaction was to be applied - no delta was named - give one file or several")
+    given = [float(strength)] if isinstance(strength, int | float) else [float(each) for each in strength]
+    strengths = deltas.checked_strengths(given, len(paths), f"the strength {', '.join(f'{each:g}' for each in given)} was asked")
+    if not network.sha256:
+        raise RedactError("a delta was to be applied - the network was made in memory, and a delta is of a file - load it with load_network")
+    before = {key: getattr(network, key).state_dict() for key in deltas.GENERATORS}
+    new = deltas.applied(network.sha256, before, [deltas.read(path) for path in paths], strengths)
+    after = replace(copy_network(network), sha256="")
+    for key, tensors in new.items():
+        getattr(after, key).load_state_dict({**before[key], **tensors})
+    return after
 
 
 def evaluate(

@@ -83,7 +83,7 @@ def cast(request: Any, method: Any, file: NetworkFile | DecoderFile, network: Ne
     if brought is not None:
         given.check_classes(brought, labels)
         roles = steering.those_given(brought.name, request.classifier, request.judge, file=file, network=network, device=device)
-        given.check_method(brought, request.method, method, roles[0])
+        brought, roles = given.steered(brought, request.method, method, roles, network)
         return Cast((brought.name,), *roles, labels, brought=brought)
     detector, judge, classifiers = steering.classifiers(request, file=file, network=network, device=device)
     features = steering.known_names(request, asked, detector, judge, file)

@@ -247,21 +247,21 @@ def _request(values: dict[str, Any]) -> asking.Request:
     if unknown:
         raise RedactError(f"--access={','.join(unknown)} was asked - there is: {', '.join(ACCESSES)} - take of these")
     own["access"] = ("z", *(access for access in dict.fromkeys(own["access"]) if access != "z"))
-    own["method"] = own["method"] or _default_method(own["feature"], own["classifier"], own["labels"])
+    own["method"] = own["method"] or _default_method(own["feature"], own["classifier"])
     known = {option.name: option for option in plugins.options(plugins.load(asking.METHODS, own["method"]))}
     told = {name: text for name, text in values.items() if name not in _TAKEN and text is not None}
     return asking.Request(**own, method_options={name: _parse(known[name], text) if name in known else text for name, text in told.items()})
 
 
-def _default_method(feature: str, classifier: str | None, labels: str | None) -> str:
+def _default_method(feature: str, classifier: str | None) -> str:
     from stylegan_redact import class_requests, given, person_requests
 
     if person_requests.is_person(feature):
         return person_requests.METHOD
     if class_requests.is_class(feature):
         return class_requests.METHOD
-    brought = labels is not None or feature_requests.source_of(feature) != feature_requests.ATTRIBUTE
-    return given.METHOD if brought and classifier is None else DEFAULT_METHOD
+    directed = feature_requests.source_of(feature) in given.DIRECTED and classifier is None
+    return given.METHOD if directed else DEFAULT_METHOD
 
 
 def _parse(option: plugins.Option, text: str) -> Any:

@@ -8,6 +8,7 @@ network does not get the base back. Tensors that G and G_ema share are there onc
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ NAME = "redaction.safetensors"
 FIGURES = ("residual_rate/rate_before", "residual_rate/rate_after", "residual_rate/removed")
 """Main ones, as far as they were measured."""
 GENERATORS = ("G", "G_ema")
+STRONGEST = 4.0
 _METADATA = "stylegan-redact-delta"
 _LONGEST = 1 << 20
 
@@ -46,7 +48,7 @@ class Delta:
         return str(self.told["base"])
 
 
-def write(after: Network, original: Snapshot, path: Path, record: Mapping[str, Any], estimates: Mapping[str, Estimate]) -> None:
+def write(after: Network, original: Snapshot, path: str | os.PathLike[str], record: Mapping[str, Any], estimates: Mapping[str, Estimate]) -> None:
     """Writes the delta of `after` to the file that it was made from.
 
     Args:
@@ -71,18 +73,18 @@ def write(after: Network, original: Snapshot, path: Path, record: Mapping[str, A
                 changed[f"{key}.{name}"] = stored.clone()
     figures = {key: [each.value, each.low, each.high, each.n, each.unit] for key in FIGURES if (each := estimates.get(key)) is not None}
     told = {"base": original.sha256, "redaction": record, "figures": figures, "shared": shared}
-    with whole_file(path) as temporary:
+    with whole_file(Path(path)) as temporary:
         # Not save_file, whose files nobody else may read.
         temporary.write_bytes(safetensors.torch.save(changed, metadata={_METADATA: json.dumps(strict(told), allow_nan=False)}))
 
 
-def read(path: Path) -> Delta:
+def read(path: str | os.PathLike[str]) -> Delta:
     """What `write` wrote.
 
     Raises:
         RedactError: missing, damaged, or something else.
     """
-    asked = f"the delta {path} was to be read"
+    asked = f"the delta {os.fspath(path)} was to be read"
     tensors: dict[str, dict[str, torch.Tensor]] = {key: {} for key in GENERATORS}
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -96,28 +98,54 @@ def read(path: Path) -> Delta:
     if not _is_description(told) or set(tensors) != set(GENERATORS) or not set(told["shared"]) <= set(tensors["G_ema"]):
         raise RedactError(f"{asked} - it does not say which network it is of - give a {NAME} of a run")
     tensors["G"] |= {name: tensors["G_ema"][name] for name in told["shared"]}
-    return Delta(str(path), tensors, told)
+    return Delta(os.fspath(path), tensors, told)
 
 
-def applied(base: Snapshot, deltas: Sequence[Delta], strengths: Sequence[float]) -> dict[str, dict[str, torch.Tensor]]:
+def checked_strengths(values: Sequence[float], count: int, asked: str) -> list[float]:
+    """One strength for each delta.
+
+    Args:
+        values: One of all, or one for each.
+        count:  Deltas.
+        asked:  What was asked, for the message.
+
+    Raises:
+        RedactError: neither one nor as many, or out of range.
+    """
+    if len(values) not in (1, count):
+        raise RedactError(f"{asked} - there are {count} deltas - give one strength, or one for each")
+    if not all(0 < value <= STRONGEST for value in values):
+        raise RedactError(f"{asked} - it goes from above 0 to {STRONGEST:g} - give such numbers")
+    return list(values) if len(values) == count else list(values) * count
+
+
+def applied(
+    sha256: str, base: Mapping[str, Mapping[str, torch.Tensor]], deltas: Sequence[Delta], strengths: Sequence[float]
+) -> dict[str, dict[str, torch.Tensor]]:
     """By G or G_ema and dotted name: base + sum of strength (after - base), computed in float64. One delta at strength 1 gives its very tensors.
+
+    Args:
+        sha256:    Of the base's file.
+        base:      Its tensors, by G or G_ema and dotted name.
+        deltas:    What to put on it.
+        strengths: One for each.
 
     Raises:
         RedactError: a delta of another network, or with tensors that the base does not have, or numbers that are not finite in the end.
     """
     for delta in deltas:
-        if delta.base != base.sha256:
+        if delta.base != sha256:
             raise RedactError(
-                f"{delta.name} was to be applied - it is of the network with the sha256 {delta.base}, this one has {base.sha256} - "
+                f"{delta.name} was to be applied - it is of the network with the sha256 {delta.base}, this one has {sha256} - "
                 "give the one that it is of"
             )
     new: dict[str, dict[str, torch.Tensor]] = {}
     for key in GENERATORS:
-        before = base.modules[key].tensors
+        before = base[key]
         steps: dict[str, list[tuple[float, torch.Tensor]]] = {}
         for delta, strength in zip(deltas, strengths, strict=True):
             for name, tensor in delta.tensors[key].items():
-                if name not in before or before[name].shape != tensor.shape or before[name].dtype != tensor.dtype:
+                if name not in before or before[name].shape != tensor.shape or before[name].is_floating_point() != tensor.is_floating_point():
                     raise RedactError(f"{delta.name} was to be applied - its {key}.{name} does not fit the network's - get the delta again")
                 steps.setdefault(name, []).append((strength, tensor))
         new[key] = {name: _sum(before[name], each) for name, each in steps.items()}
@@ -129,10 +157,10 @@ def applied(base: Snapshot, deltas: Sequence[Delta], strengths: Sequence[float])
 
 def _sum(before: torch.Tensor, steps: Sequence[tuple[float, torch.Tensor]]) -> torch.Tensor:
     if len(steps) == 1 and steps[0][0] == 1:
-        return steps[0][1]
+        return steps[0][1].to(before)  # Modules are float32, whatever their file has.
     total = before.double()
     for strength, after in steps:
-        total = total + strength * (after.double() - before.double())
+        total = total + strength * (after.to(before.device).double() - before.double())
     return total.to(before.dtype)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stylegan_redact import feature_requests, names, plugins, run_dir
+from stylegan_redact import feature_requests, learned, names, plugins, run_dir
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.labels import LabelsFile
 from stylegan_redact.labels import Labels
@@ -18,9 +18,13 @@ from stylegan_redact.network_files import sha256_of
 from stylegan_redact.types import Detector, Feature, Network, Progress, RedactError
 
 METHOD = "fold"
-"""Of a feature that nobody can recognise in a picture, where no method is named: it follows a direction."""
+"""Of a direction, where no method is named and no classifier given: it follows it."""
+DIRECTED = (feature_requests.DIRECTION, feature_requests.SEFA)
+"""Sources that are a direction."""
 _CHECKED, _TOLERANCE = 8, 1e-3
 """Latents of a file that are made again from their seeds, and how far they may be off, as a share of their length."""
+LEARNED = "learned detector, on labels kept aside (balanced accuracy)"
+"""Name of the figure."""
 HARDLY_TELLS = 0.6
 """Balanced accuracy; below, a direction and its labels have little to do with each other."""
 
@@ -43,6 +47,8 @@ class Given:
     """To be told."""
     labels_by: str | None = None
     """The source, if it looks at pictures and labels them."""
+    learns: bool = False
+    """A detector is to be learned from the labels."""
 
     def gather(
         self, network: Network, seeds: range, detector: Detector, labels: Labels | None, *, batch: int, half: bool, progress: Progress | None
@@ -52,7 +58,7 @@ class Given:
         Args:
             network:  As loaded.
             seeds:    To draw or to label, where no file of labels is there.
-            detector: May know nothing; the feature then has none.
+            detector: May know nothing; the feature then has none, or one that is learned from the labels.
             labels:   Classes, of a conditional network.
             batch:    Images at a time.
             half:     Draw in float16 where the network does.
@@ -61,7 +67,7 @@ class Given:
         Raises:
             RedactError: too few labels, or a file that does not fit.
         """
-        knows = self.name in detector.attributes
+        knows = self.name in detector.attributes and not self.learns
         by_detector = Attribute(self.name, detector, labels, half)
         known = self.labelled
         if self.labels_by is not None:
@@ -73,8 +79,12 @@ class Given:
             source = replace(self.source, known=known, labels=labels)
             feature = source.gather(network, seeds, batch=batch, progress=progress)
         assert feature is not None
+        steers, figures = detector if knows else None, feature.figures
+        if self.learns and feature.latents is not None:
+            steers, accuracy = learned.learn(network, self.name, feature.latents, batch=batch, progress=progress)
+            figures = {**figures, LEARNED: accuracy}
         around = seeds if feature.latents is None or feature.latents.seeds is None else feature.latents.seeds.tolist()
-        return replace(feature, name=self.name, detector=detector if knows else None, bystanders=by_detector.bystanders(network, around))
+        return replace(feature, name=self.name, detector=steers, figures=figures, bystanders=by_detector.bystanders(network, around))
 
 
 def given_by(feature: str, labels: str | None, network: Network) -> Given | None:
@@ -98,7 +108,7 @@ def given_by(feature: str, labels: str | None, network: Network) -> Given | None
             raise RedactError(f"--feature={feature} was asked with --labels or options - the feature names its file - leave them out")
         labels = asked.value
     name, source, record, notes = asked.value, None, {}, ()
-    if asked.source in (feature_requests.DIRECTION, feature_requests.SEFA):
+    if asked.source in DIRECTED:
         source = _source(asked)
         name, notes = source.feature, source.notes(network)
         by = {"file_sha256": sha256_of(asked.value)} if asked.source == feature_requests.DIRECTION else {}
@@ -118,13 +128,35 @@ def given_by(feature: str, labels: str | None, network: Network) -> Given | None
     return Given(name, source, labelled, file, record, notes)
 
 
-def check_method(given: Given, method_name: str, method: Any, detector: Detector) -> None:
-    """Raises RedactError if the method looks at pictures and there is nobody who recognises the feature in them."""
-    if "detector" in method.needs and given.name not in detector.attributes:
+Roles = tuple[Detector, Detector, dict[str, Any]]
+"""Detector, judge, and what the records say of them."""
+
+
+def steered(given: Given, method_name: str, method: Any, roles: Roles, network: Network) -> tuple[Given, Roles]:
+    """Both with a detector that is still to be learned, where the method needs one, nobody brought one, and there will be labels.
+
+    Raises:
+        RedactError: there is nobody who recognises the feature in a picture, and nothing to learn it from.
+    """
+    detector, judge, told = roles
+    labelled = given.labelled is not None or given.labels_by is not None
+    if given.name in detector.attributes:
+        return given, roles
+    if "detector" not in method.needs:
+        note = f"Nobody recognises {given.name} in a picture: {method_name} follows the labels' direction; --method=edit learns a detector from them"
+        return (replace(given, notes=(*given.notes, note)) if labelled else given), roles
+    if not labelled:
         raise RedactError(
-            f"{given.name} was to be redacted by {method_name} - it needs a detector, and none knows it - give --classifier=FILE, or a method that "
-            f"follows a direction, such as --method={METHOD}"
+            f"{given.name} was to be redacted by {method_name} - it needs a detector, and none knows it - give --classifier=FILE, or --labels=FILE "
+            f"to learn one from, or a method that follows a direction, such as --method={METHOD}"
         )
+    by = given.labels_by or feature_requests.LABELS
+    notes = [*given.notes, f"Nobody brought a classifier of {given.name}: {method_name} is steered by one that is learned from the labels"]
+    judges = {str(value) for value in (told.get("judge") or {}).values()}
+    if given.file is not None and any(source.rpartition(" ")[2] in judges for source in set(given.file.source)):
+        notes.append(f"Warning: the judge made these labels, too: what it measures of {given.name} is what it taught. Let another one measure")
+    known = {**told, "detector": {"learned_from": by}}
+    return replace(given, learns=True, notes=tuple(notes)), (learned.blank(network, given.name), judge, known)
 
 
 def check_classes(given: Given, labels: Labels | None) -> None:
@@ -208,12 +240,15 @@ def save_label_files(feature: Feature, given: Given | None, classifiers: Mapping
         network_sha256: Of the file that the latents are of.
         folder:         The run directory.
     """
+    taken: list[str] = []
     for part in feature.each:
         latents = part.latents
         if latents is None or latents.seeds is None:
             continue
         source = (_who(part, given, classifiers.get("detector")),) * len(latents.w) if given is None or given.file is None else given.file.source
-        name = "labels.npz" if not feature.parts else f"labels-{run_dir.safe_name(part.name)}.npz"
+        taken.append(run_dir.safe_name(part.name))
+        again = f"-{taken.count(taken[-1])}" if taken.count(taken[-1]) > 1 else ""  # Of names that differ in what no file's name may have.
+        name = "labels.npz" if not feature.parts else f"labels-{taken[-1]}{again}.npz"
         save_labels(folder / name, LabelFile(part.name, latents, source, network_sha256))
 
 

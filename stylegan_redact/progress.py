@@ -53,8 +53,7 @@ class Progress:
         self._last_event = now
         if self.listener is not None:
             self.listener(stage, figures or {})
-        event = {"stage": stage, "fraction": fraction, "time": round(now - self._begin, 3), **(figures or {})}
-        self._record(self._stats, "stats.jsonl", json.dumps(strict(event)))
+        self.count({"stage": stage, "fraction": fraction, "time": round(now - self._begin, 3), **(figures or {})})
         due = fraction >= 1 or now - self._last_line >= _SECONDS_BETWEEN_LINES
         line = f"{stage:<24s} {fraction:6.1%}  time {time_text(now - self._stage_begin):<8s} {figures_text(figures or {})}".rstrip()
         if due:
@@ -74,6 +73,14 @@ class Progress:
         text = escaped(text)
         self._say(text)
         self._record(self._log, "log.txt", text)
+
+    def note(self, text: str) -> None:
+        """Keeps text in log.txt, without printing it."""
+        self._record(self._log, "log.txt", escaped(text))
+
+    def count(self, event: Mapping[str, Any]) -> None:
+        """Keeps an event in stats.jsonl that is no progress of a stage."""
+        self._record(self._stats, "stats.jsonl", json.dumps(strict(event)))
 
     def keep_in(self, run_dir: Path) -> None:
         """From now on, and with what was said so far, events go to stats.jsonl and lines to log.txt of this folder."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from stylegan_redact import learned
 from stylegan_redact.evaluation import MOST_OF_OTHERS
 from stylegan_redact.job import Plan
 from stylegan_redact.labels import all_of
@@ -23,6 +24,8 @@ _PASSES = {"draw": 4.0}
 """What an image that a method trains on costs, in forward passes, where the method does not say (`passes`): the network as it was, and the one that
 learns, forward and back; back is worth two."""
 _MAPPING_PASSES = 4
+_TRAINING_PASSES = 3
+"""Forward once, and back, which takes twice as long."""
 _LATENTS_PER_STEP = 512
 
 
@@ -47,7 +50,9 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
         }
         labelling = "detect" if plan.brought is None or plan.brought.labels_by is None else "label"
         work["label"] = lambda: None if plan.brought is None else plan.brought.source.look(img, list(seeds))
-        cost = {name: _timed(work[name], plan.device) / batch for name in {"draw", labelling, "compare", *passes}}
+        cost = {
+            name: _timed(work[name], plan.device) / batch for name in {"draw", labelling, "compare", *passes, *(["detect"] if _learns(plan) else [])}
+        }
         look = _timed(lambda: synthesize(G, w, half=True), plan.device) / batch if half else cost["draw"]
         judge = _timed(lambda: plan.judge.logits(img), plan.device) / batch
         map_latents = _timed(lambda: G.mapping(torch.zeros([_LATENTS_PER_STEP, G.z_dim], device=plan.device), some), plan.device)
@@ -60,10 +65,22 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
         "labelling": 0
         if plan.class_index is not None or plan.sitting is not None or _labelled(plan)
         else len(plan.labelled_seeds) * (look + cost[labelling]),
+        "learning": 0 if not _learns(plan) else _num_learned(plan) * cost["draw"] + learned.STEPS * learned.BATCH * _TRAINING_PASSES * cost["detect"],
         "redacting": 1000 * kimg * image + steps * _MAPPING_PASSES * map_latents,
         "measuring": _num_measured(plan) * (2 * look + 2 * judge + cost["compare"]),
     }
     return {stage: duration for stage, duration in seconds.items() if duration > 0}
+
+
+def _learns(plan: Plan) -> bool:
+    """A detector is learned from labels first."""
+    return plan.brought is not None and plan.brought.learns
+
+
+def _num_learned(plan: Plan) -> int:
+    """Pictures that are drawn once more, to learn from."""
+    known = None if plan.brought is None else plan.brought.labelled
+    return len(plan.labelled_seeds) if known is None or known.latents is None else len(known.latents.w)
 
 
 def _labelled(plan: Plan) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A redaction that is looked at while it is made: snapshots, and an end as soon as the measured targets hold."""
+"""A redaction that is looked at while it is made: tick lines, snapshots, and an end as soon as the measured targets hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stylegan_redact import api, evaluation, pictures, ranks, snapshots
+from stylegan_redact import api, evaluation, pictures, ranks, snapshots, ticks
 from stylegan_redact.keeping import Moment, Over
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.progress import Progress
@@ -110,14 +110,18 @@ def redact(plan: Any, feature: Feature, layout: pictures.Layout | None, run: Run
     watchers: list[Callable[[Moment], None]] = []
     if plan.request.snap is not None and layout is not None and feature.latents is not None:
         draw = functools.partial(pictures.save_one, layout=layout, batch=plan.batch, c=pictures.labels_of(feature.latents, layout.seeds))
-        watchers.append(snapshots.of_run(plan.request.snap, run, draw, progress))
+        watchers.append(snapshots.of_run(plan.request.snap, run, draw))
     if plan.request.early_stop is not None:
         measure = functools.partial(_look, plan, progress)
         watchers.append(EarlyStop(round(1000 * plan.request.early_stop), measure, evaluation.targets_of(plan.features), progress.tell))
 
+    tick = ticks.Ticks(run.folder, progress)
+
     def observe(moment: Moment) -> None:
-        for watcher in watchers:
-            watcher(moment)
+        tick(moment)
+        with tick.maintaining():
+            for watcher in watchers:
+                watcher(moment)
 
     run.checkpoints.observe = observe
     try:

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from stylegan_redact import methods, plugins
+from stylegan_redact import feature_requests, features, methods, plugins
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -83,6 +83,18 @@ def test_every_method_has_its_page() -> None:
     assert {page.name for page in (DOCS / "methods").iterdir()} == {"index.md", "filter.md", *named.values()}
     for name, page in named.items():
         assert re.search(rf"^#+ .*\b{name}\b|`{name}`", (DOCS / "methods" / page).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_every_source_has_its_page() -> None:
+    """A how-to of one shape, in the table of all, which shows how each is written on the command line."""
+    table = (DOCS / "features" / "index.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    named = dict(re.findall(r"^\| \[(`[^]]+`)\]\((\w+)\.md\)", table, re.MULTILINE))
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (DOCS / "features").iterdir()}
+    assert sorted(named.values()) == sorted(plugins.names(features)) == sorted(set(pages) - {"index"})
+    assert {feature_requests.source_of(spelt.split("`")[1]) for spelt in named} == set(feature_requests.SOURCES)
+    for name in named.values():
+        for part in ("**You need**", "\n    python redact.py ", "**What comes out.**", "**How to check it.**", "**What goes wrong.**"):
+            assert part in pages[name], (name, part)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from stylegan_redact.latents import load_labels
 from stylegan_redact.network import load_network, sample_w, synthesize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL = ["--num-latents=300", "--num-images=60", "--device=cpu"]
+SMALL = ["--num-latents=300", "--num-images=60", "--device=cpu", "--method=fold"]
 
 
 class Quarters(torch.nn.Module):

@@ -45,3 +45,9 @@ def test_the_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert isinstance(left, Estimate) and left.n == 400 and example.figures["residual_rate/removed"].low > 0
     assert example.sentence.endswith("of 400 show a beard") and example.left_out == ()
     assert example.again == {"feature": "beard", "method": "fold"} and (tmp_path / "redacted.pkl").is_file()
+    assert torch.equal(example.found.latents.score, feature.latents.score) and example.found.network_sha256 == example.snapshot.sha256
+    assert set(example.found.source) == {"attribute"} and len(example.seeds_with) == round(600 * example.share)
+    assert torch.equal(example.from_file.subspace.basis, feature.subspace.basis) and torch.equal(example.mine.w, feature.latents.w)
+    redacted, same, weaker = (dict(net.G.named_parameters()) for net in (after, example.same, example.weaker))
+    assert all(torch.equal(same[name], redacted[name]) for name in redacted) and example.same.sha256 == after.sha256 == ""
+    assert any(not torch.equal(weaker[name], redacted[name]) for name in redacted)

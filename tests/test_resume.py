@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import importlib.util
-import io
 import json
 import os
 import shutil
@@ -14,19 +13,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import tiny_run
 import torch
 from click.testing import CliRunner
 
-from stylegan_redact import casting, cli, evaluation, keeping, resuming, run_dir, snapshots
+from stylegan_redact import casting, cli, evaluation, keeping, resuming, run_dir
 from stylegan_redact.checkpoints import Checkpoints
 from stylegan_redact.measuring import Measurement
 from stylegan_redact.network import read_snapshot
-from stylegan_redact.progress import Progress
 from stylegan_redact.proof.pair_store import PairStore
 from stylegan_redact.stopping import listening
 from stylegan_redact.types import RedactError
@@ -280,29 +276,4 @@ def test_a_run_that_gets_a_signal_can_be_resumed(made: list[str], tmp_path: Path
     names = {path.name for path in folder.iterdir()}
     assert {"redaction.json", "network-snapshot-000001.pkl", "fakes000001.png"} <= names and not {"checkpoint", "network-unfinished.pkl"} & names
     log = (folder / "log.txt").read_text()
-    assert "tick 0     kimg 1.0" in log and ("tensorboard" in log) == (importlib.util.find_spec("tensorboard") is None)
-
-
-def test_events_go_to_tensorboard_with_the_images_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scalars: list[tuple[str, float, int]] = []
-
-    class SummaryWriter:
-        def __init__(self, folder: str) -> None:
-            assert folder == str(tmp_path)
-
-        def add_scalar(self, *scalar: Any) -> None:
-            scalars.append(scalar)
-
-        def flush(self) -> None:
-            return
-
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
-    told: list[str] = []
-    found = snapshots.Snapshots(tmp_path, 1, ".pkl", lambda *_: None, lambda *_: None, told.append, snapshots.events_in(tmp_path, told.append))
-    progress = Progress(told.append, out=io.StringIO())
-    progress.listener = found.figures
-    network: Any = None
-    for step in (1, 2):
-        progress("edit", step / 2, {"loss": step})
-        found(keeping.Moment("edit", dict, step / 2, 20 * step, 20, lambda: network))
-    assert scalars == [("edit/loss", 1.0, 20), ("edit/loss", 2.0, 40)]
+    assert ("tensorboard" in log) == (importlib.util.find_spec("tensorboard") is None)

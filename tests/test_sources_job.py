@@ -18,7 +18,7 @@ from PIL import Image
 from stylegan_redact import cli, given, steering
 from stylegan_redact.latents import LabelFile, load_labels, save_labels
 from stylegan_redact.network import load_network, sample_w
-from stylegan_redact.types import LabelledLatents
+from stylegan_redact.types import Feature, LabelledLatents
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = ["--num-latents=300", "--num-images=60", "--device=cpu"]
@@ -60,7 +60,7 @@ def test_a_run_leaves_labels_and_says_what_it_knew_before(made: tuple[Path, list
 
 def test_its_labels_steer_the_next_run_to_the_same_network(made: tuple[Path, list[str], Path], tmp_path: Path) -> None:
     folder, options, done = made
-    again = folder_of(run(options[0], "--feature=glow", f"--labels={done / 'labels.npz'}", *SMALL, f"--outdir={tmp_path}"))  # fold, of itself
+    again = folder_of(run(options[0], "--feature=glow", f"--labels={done / 'labels.npz'}", *SMALL, "--method=fold", f"--outdir={tmp_path}"))
     one, other = (load_network(path / "network-redacted.pkl").G_ema.state_dict() for path in (done, again))
     assert all(torch.equal(one[name], other[name]) for name in one)
     record = json.loads((again / "redaction.json").read_text())
@@ -94,7 +94,6 @@ def test_what_is_refused(made: tuple[Path, list[str], Path], tmp_path: Path) -> 
         ([network, "--feature=glow", f"--labels={stranger}"], "they are of the network ffffffffffff"),
         ([network, "--feature=glow", f"--labels={shifted}"], "makes other latents of the same seeds"),
         ([network, "--feature=glow", f"--labels={measured}"], "seed 5000000 was labelled and was to be measured on"),
-        ([network, "--feature=glow", labels, "--method=edit"], "it needs a detector, and none knows it"),
         ([network, "--feature=class:1", labels], "unconditional"),
         ([network, "--feature=glow", f"--labels={folder / 'tiny.pkl'}"], "cannot be read"),
         ([network, "--feature=moon:1"], "there is no source 'moon'"),
@@ -169,3 +168,18 @@ def test_a_direction_of_the_weights_alone(made: tuple[Path, list[str], Path], tm
     labels = load_labels(done / "labels.npz")
     assert labels.feature == "tint" and set(labels.source) == {"sefa"}
     assert float((labels.latents.score > 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+
+
+def test_features_whose_names_make_one_file_name_keep_their_labels_apart(tmp_path: Path) -> None:
+    w, seeds = torch.zeros([2, 8]), torch.arange(2)
+    parts = [
+        Feature(name, LabelledLatents(w, torch.full([2], score), seeds)) for name, score in (("grey hair", 1.0), ("grey/hair", 2.0), ("hat", 3.0))
+    ]
+    feature = Feature("all", parts[0].latents, parts=tuple(parts))
+    given.save_label_files(feature, None, {}, "a" * 64, tmp_path)
+    found = {path.name: load_labels(path) for path in tmp_path.iterdir()}
+    assert {name: (each.feature, float(each.latents.score[0])) for name, each in found.items()} == {
+        "labels-grey_hair.npz": ("grey hair", 1.0),
+        "labels-grey_hair-2.npz": ("grey/hair", 2.0),
+        "labels-hat.npz": ("hat", 3.0),
+    }

@@ -112,6 +112,7 @@ def of_redaction(record: Mapping[str, Any], options: Mapping[str, Any], commands
         ("Network", options["network_name"]),
         *((("Class", str(options["classes"])),) if options["classes"] is not None else ()),
         ("Method", options["method"]),
+        *_taught(options["classifiers"], record["judge"]),
         ("To be kept", ", ".join(map(_plain, options["keep"])) or "no attribute was named"),
         ("Measured on", f"{seeds['count']:,} fresh seeds from {seeds['first']}, by {_judge(record['judge'])}"),
     )
@@ -257,7 +258,7 @@ def _setting(value: Any) -> str:
 def _classifier_hashes(told: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     found = []
     for role, each in told.items():
-        if each is not None:
+        if each is not None and "learned_from" not in each:  # Of which no file is left.
             embedder = each.get("embedder", each)
             by = embedder if isinstance(embedder, str) else was_steering(embedder) or f"comes with {embedder.get('bundled')}"
             found.append((_plain(role).capitalize(), by))
@@ -271,6 +272,13 @@ def _judge(told: Mapping[str, Any] | None) -> str:
         return "likeness to the photographs"
     sha256 = was_steering(told)
     return f"the judge {sha256[:12]}" if sha256 is not None else "the bundled judge"
+
+
+def _taught(classifiers: Mapping[str, Any], judge: Any) -> tuple[tuple[str, str], ...]:
+    """Of a detector that was learned from labels: that it was, and that it does not judge."""
+    by = (classifiers.get("detector") or {}).get("learned_from")
+    alone = "" if judge is not None else "; no independent judge looked, so what is left of the feature was not measured"
+    return () if by is None else (("Steered by", f"a detector learned from what the source '{by}' labelled{alone}"),)
 
 
 def _span(told: Mapping[str, Any]) -> str:

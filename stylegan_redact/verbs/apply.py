@@ -13,8 +13,6 @@ from stylegan_redact.cli import CommaList, context, echo, failure, offline_optio
 from stylegan_redact.types import RedactError
 from stylegan_redact.version import VERSION
 
-STRONGEST = 4.0
-
 
 def command() -> click.Command:
     """The verb."""
@@ -48,11 +46,7 @@ def strengths_of(texts: Sequence[str], count: int) -> list[float]:
         values = [float(text) for text in texts]
     except ValueError:
         raise RedactError(f"{asked} - these are no numbers - give one, or one for each delta") from None
-    if len(values) not in (1, count):
-        raise RedactError(f"{asked} - there are {count} deltas - give one strength, or one for each")
-    if not all(0 < value <= STRONGEST for value in values):
-        raise RedactError(f"{asked} - it goes from above 0 to {STRONGEST:g} - give such numbers")
-    return values if len(values) == count else values * count
+    return delta.checked_strengths(values, count, asked)
 
 
 def apply(network: str, paths: Sequence[Path], strengths: Sequence[float], dest: Path) -> tuple[str, ...]:
@@ -69,7 +63,8 @@ def apply(network: str, paths: Sequence[Path], strengths: Sequence[float], dest:
     """
     snapshot = network_files.find_network(network).snapshot
     deltas = [delta.read(path) for path in paths]
-    tensors = delta.applied(snapshot, deltas, strengths)
+    base = {key: snapshot.modules[key].tensors for key in delta.GENERATORS}
+    tensors = delta.applied(snapshot.sha256, base, deltas, strengths)
     record = {
         "tool": "stylegan-redact",
         "version": VERSION,

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two public functions beside `redact`: what a source says of n seeds, and a redaction put on its network again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import tiny_run
+import torch
+
+from stylegan_redact import apply, delta, label, redact
+from stylegan_redact.features.attribute import Attribute
+from stylegan_redact.features.labels import LabelsFile
+from stylegan_redact.features.sefa import Sefa
+from stylegan_redact.latents import load_labels, save_labels
+from stylegan_redact.network import copy_network, load_network, read_snapshot, sample_w
+from stylegan_redact.types import Feature, LabelledLatents, Network, RedactError
+
+
+def test_labels_are_what_the_source_says_of_the_seeds_and_survive_the_file(tmp_path: Path) -> None:
+    network = replace(tiny.network(), sha256="a" * 64)
+    corners = tiny.Corners(network.G_ema)
+    told: list[str] = []
+    found = label(network, Attribute(tiny.FEATURE, corners), 400, first_seed=1000, progress=lambda stage, *_: told.append(stage))
+    expected = Attribute(tiny.FEATURE, corners).gather(network, range(1000, 1400)).latents
+    assert expected is not None and found.latents.seeds is not None and set(told) == {"label"}
+    assert torch.equal(found.latents.score, expected.score) and found.latents.seeds.tolist() == [*range(1000, 1400)]
+    assert torch.equal(found.latents.w, sample_w(network.G_ema, range(1000, 1400)))
+    assert (found.feature, found.source, found.network_sha256) == (tiny.FEATURE, ("attribute",) * 400, "a" * 64)
+    save_labels(tmp_path / "labels.npz", found)
+    again = load_labels(tmp_path / "labels.npz")
+    assert torch.equal(again.latents.score, found.latents.score.float()) and again.source == found.source
+    feature = LabelsFile(str(tmp_path / "labels.npz")).gather(network, ())
+    assert redact(network, feature, "fold").sha256 == ""  # It is of no file.
+
+
+def test_a_source_without_pictures_labels_too() -> None:
+    found = label(tiny.network(), Sefa(0), 50)
+    assert found.source == ("sefa",) * 50 and int((found.latents.score > 0).sum()) == 10  # Those past the quantile of 0.8.
+
+
+class Says:
+    """A source that says something useless."""
+
+    def __init__(self, latents: LabelledLatents | None) -> None:
+        self.latents = latents
+
+    def gather(self, *args: Any, **kwargs: Any) -> Feature:
+        return Feature("nobody", self.latents)
+
+
+@pytest.mark.parametrize(
+    ("source", "n", "told"),
+    [
+        ("beard", 10, "str was to label"),
+        (Attribute, 10, "Attribute was to label"),
+        (tiny.Corners(tiny.network().G_ema), 10, "Corners was to label"),
+        (Sefa(0), 0, "nothing to label"),
+        (Sefa(0), 2**32 + 1, "seeds go from 0"),
+        (Says(None), 10, "labels no pictures"),
+        (Says(LabelledLatents(torch.zeros(2, 8), -torch.ones(2), torch.arange(2))), 10, "labels no pictures"),
+        (Attribute((tiny.FEATURE, tiny.OTHER), tiny.Corners(tiny.network().G_ema)), 400, "one after the other"),
+    ],
+)
+def test_what_is_no_source_is_refused(source: Any, n: int, told: str) -> None:
+    with pytest.raises(RedactError, match=told):
+        label(tiny.network(), source, n)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Network, list[Network]]:
+    """A network from a file, and two redactions of it beside it: 0.safetensors, 1.safetensors."""
+    folder = tmp_path_factory.mktemp("made")
+    tiny_run.write_network(folder / "base.pkl")
+    snapshot = read_snapshot(folder / "base.pkl")
+    network, redacted = load_network(snapshot), []
+    for number, name in enumerate(("b8.conv0", "b16.conv1")):
+        after = copy_network(network)
+        for net in (after.G, after.G_ema):
+            for parameter in net.synthesis.get_submodule(name).parameters():
+                parameter.data.add_(0.1)
+        delta.write(after, snapshot, folder / f"{number}.safetensors", {"feature": "a"}, {})
+        redacted.append(after)
+    return folder, network, redacted
+
+
+def tensors(network: Network, key: str) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = getattr(network, key).state_dict()
+    return found
+
+
+def test_a_delta_gives_the_redacted_network_to_the_bit_and_leaves_the_given_one(made: tuple[Path, Network, list[Network]]) -> None:
+    folder, network, redacted = made
+    before = {name: value.clone() for name, value in tensors(network, "G").items()}
+    after = apply(network, folder / "0.safetensors")
+    for key in delta.GENERATORS:
+        here, there = tensors(after, key), tensors(redacted[0], key)
+        assert here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in there)
+    assert all(torch.equal(tensors(network, "G")[name], before[name]) for name in before) and after.D is network.D
+    with pytest.raises(RedactError, match="made in memory"):  # On top of itself it would mean something else.
+        apply(after, folder / "1.safetensors")
+
+
+def test_several_deltas_add_up_each_at_its_strength(made: tuple[Path, Network, list[Network]]) -> None:
+    folder, network, redacted = made
+    after = apply(network, [str(folder / "0.safetensors"), folder / "1.safetensors"], [0.5, 2])
+    base, one, other, out = (tensors(each, "G_ema") for each in (network, *redacted, after))
+    for name, value in base.items():
+        wanted = value.double() + 0.5 * (one[name].double() - value.double()) + 2 * (other[name].double() - value.double())
+        assert torch.equal(out[name], wanted.to(value.dtype)), name
+
+
+@pytest.mark.parametrize(
+    ("names", "strength", "told"),
+    [
+        ([], 1.0, "no delta"),
+        (["0"], 0.0, "above 0 to 4"),
+        (["0"], float("nan"), "above 0 to 4"),
+        (["0"], [1.0, 1.0], "there are 1 deltas"),
+        (["missing"], 1.0, "missing"),
+    ],
+)
+def test_what_cannot_be_applied_is_refused(made: tuple[Path, Network, list[Network]], names: list[str], strength: Any, told: str) -> None:
+    with pytest.raises(RedactError, match=told):
+        apply(made[1], [made[0] / f"{name}.safetensors" for name in names], strength)
+
+
+def test_another_network_is_refused(made: tuple[Path, Network, list[Network]]) -> None:
+    tiny_run.write_network(made[0] / "other.pkl", seed=1)
+    with pytest.raises(RedactError, match="is of the network with the sha256"):
+        apply(load_network(made[0] / "other.pkl"), made[0] / "0.safetensors")
