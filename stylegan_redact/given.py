@@ -49,6 +49,8 @@ class Given:
     """The source, if it looks at pictures and labels them."""
     learns: bool = False
     """A detector is to be learned from the labels."""
+    mirror: bool = True
+    """It is to take left and right alike."""
 
     def gather(
         self, network: Network, seeds: range, detector: Detector, labels: Labels | None, *, batch: int, half: bool, progress: Progress | None
@@ -81,7 +83,7 @@ class Given:
         assert feature is not None
         steers, figures = detector if knows else None, feature.figures
         if self.learns and feature.latents is not None:
-            steers, accuracy = learned.learn(network, self.name, feature.latents, batch=batch, progress=progress)
+            steers, accuracy = learned.learn(network, self.name, feature.latents, batch=batch, mirror=self.mirror, progress=progress)
             figures = {**figures, LEARNED: accuracy}
         around = seeds if feature.latents is None or feature.latents.seeds is None else feature.latents.seeds.tolist()
         return replace(feature, name=self.name, detector=steers, figures=figures, bystanders=by_detector.bystanders(network, around))
@@ -156,7 +158,8 @@ def steered(given: Given, method_name: str, method: Any, roles: Roles, network: 
     if given.file is not None and any(source.rpartition(" ")[2] in judges for source in set(given.file.source)):
         notes.append(f"Warning: the judge made these labels, too: what it measures of {given.name} is what it taught. Let another one measure")
     known = {**told, "detector": {"learned_from": by}}
-    return replace(given, learns=True, notes=tuple(notes)), (learned.blank(network, given.name), judge, known)
+    mirror = getattr(method, "mirror", None) is not False  # As the views that will steer the edit.
+    return replace(given, learns=True, mirror=mirror, notes=tuple(notes)), (learned.blank(network, given.name), judge, known)
 
 
 def check_classes(given: Given, labels: Labels | None) -> None:

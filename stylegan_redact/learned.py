@@ -96,7 +96,7 @@ def blank(network: Network, feature: str) -> Learned:
 
 
 def learn(
-    network: Network, feature: str, latents: LabelledLatents, *, batch: int, seed: int = 0, progress: Progress | None = None
+    network: Network, feature: str, latents: LabelledLatents, *, batch: int, seed: int = 0, mirror: bool = True, progress: Progress | None = None
 ) -> tuple[Learned, Estimate]:
     """A detector that learned from labels, and its balanced accuracy, in percent, on labelled pictures that it did not learn from.
 
@@ -106,6 +106,7 @@ def learn(
         latents:  Scores above 0 show it; those that are no log odds are scaled.
         batch:    Pictures to draw at a time.
         seed:     Of all randomness.
+        mirror:   Left and right are alike: it learns from mirrored pictures, too.
         progress: Told (stage, share done, figures).
 
     Raises:
@@ -126,7 +127,7 @@ def learn(
     size = float(latents.score.abs().median())
     target = torch.sigmoid(latents.score.cpu().float() * max(TYPICAL / max(size, 1e-12), 1.0))
     share = max(LEAST_SHOWING, len(kinds[0]) / (len(kinds[0]) + len(kinds[1])))
-    _train(net, pictures, target, kinds, share, generator, progress)
+    _train(net, pictures, target, kinds, share, generator, mirror=mirror, progress=progress)
     odds = math.log(share / (1 - share)) - math.log(len(kinds[0]) / len(kinds[1]))
     state = {name: tensor.cpu() for name, tensor in net.state_dict().items()} | {"offset": torch.tensor(-odds)}
     net.load_state_dict(ranks.world().from_first(state))  # On GPUs the last digits of each rank's differ, and all are to be steered alike.
@@ -151,6 +152,8 @@ def _train(
     kinds: list[torch.Tensor],
     share: float,
     generator: torch.Generator,
+    *,
+    mirror: bool,
     progress: Progress | None,
 ) -> None:
     """Trains in place, each batch seen through random views; of its pictures, `share` show the feature."""
@@ -160,7 +163,7 @@ def _train(
     def step(turn: Turn) -> dict[str, float]:
         optimizer.param_groups[0]["lr"] = turn.rate * RATE * min(1.0, (turn.step + 1) / 50) * falling(turn.step, STEPS)
         rows = torch.cat([kind[torch.randint(len(kind), [count], generator=generator)] for kind, count in zip(kinds, counts, strict=True)])
-        views = draw_views([BATCH, *pictures.shape[1:]], generator)
+        views = draw_views([BATCH, *pictures.shape[1:]], generator, mirror=mirror)
         img = _img(pictures[rows], next(net.parameters()))
         loss = binary_cross_entropy_with_logits(net(views(img)), target[rows].to(img.device))
         optimizer.zero_grad()

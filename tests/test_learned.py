@@ -135,6 +135,17 @@ def test_who_labelled_must_not_judge_unwarned(made: tuple[Path, list[str]], tmp_
         told, roles = given.steered(brought, "edit", Edit(), (nobody, nobody, {"detector": None, "judge": {"torchscript_sha256": sha256}}), network)
         assert sum("Warning: the judge made these labels, too" in note for note in told.notes) == warned and told.learns
         assert roles[0].attributes == ("glow",) and roles[1] is nobody
+    for mirror in (None, True, False):
+        assert given.steered(brought, "edit", Edit(mirror=mirror), (nobody, nobody, {}), network)[0].mirror == (mirror is not False)
+
+
+def test_where_left_and_right_differ_it_learns_from_no_mirrored_picture(labels: LabelledLatents, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, drawn = [], learned.draw_views
+    monkeypatch.setattr(learned, "draw_views", lambda *shape, mirror: asked.append(mirror) or drawn(*shape, mirror=mirror))
+    monkeypatch.setattr(learned, "STEPS", 2)
+    monkeypatch.setattr(learned, "LEAST", -1.0)
+    learned.learn(tiny.network(), "beard", labels, batch=250, mirror=False)
+    assert asked == [False, False]
 
 
 def test_a_source_that_labels_teaches_too_and_a_run_stopped_meanwhile_ends_in_the_same_bytes(
