@@ -97,7 +97,7 @@ def _busiest_share(plan: Plan) -> float:
 
 
 def _exchanging(plan: Plan, images: float, rounds: int) -> float:
-    """Seconds for which ranks send each other what came of their portions: gradients for so many images of training, and figures in so many rounds."""
+    """Seconds of sending what came of portions from rank to rank: gradients of so many trained images, and figures in so many rounds."""
     world, (of, portion) = ranks.world(), _step(plan)
     if world.size == 1:
         return 0.0
