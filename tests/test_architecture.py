@@ -63,6 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "labels": {"types"},
     "ranks": {"types"},
+    "rows": {"types"},
     "several": {"types", "plugins"},
     "keeping": {"types"},
     "plugins": {"types"},
@@ -74,7 +75,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "networks": {"types", "torch_utils"},
     "trusted": {"types", "pickles", "torch_utils", "dnnlib"},
     "foreign": {"types"},
-    "network": {"types", "labels", "pickles", "networks", "trusted", "foreign"},
+    "network": {"types", "rows", "labels", "pickles", "networks", "trusted", "foreign"},
     "decoders": {"types", "foreign", "network", "losses"},
     "precision": {"types", "network"},
     "wspace": {"types", "estimates"},
@@ -91,6 +92,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "validity": {"types"},
     "training": {"ranks", "types", "keeping", "network", "losses", "wspace", "torch_utils"},
     "features": {
+        "rows",
         "ranks",
         "types",
         "labels",
@@ -112,6 +114,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "methods": {"types", "labels", "plugins", "network", "foreign", "wspace", "losses", "training", "validity"},
     "evaluation": {
+        "rows",
         "ranks",
         "inversion",
         "types",
