@@ -3,6 +3,7 @@
 
 python -m benchmarks.memory --seeds=10000,100000,1000000
 python -m benchmarks.memory --network=stylegan2-1024 --limit=12
+python -m benchmarks.memory --network=stylegan2-1024 --work=redaction
 
 With --seeds: the bundled network's own mapping network, and in the place of pictures and classifiers, which are gone after their batch, the first
 numbers of w; then what a run does with them: the feature and its direction of labelled latents, residual rate and collateral of measured ones. What
@@ -23,6 +24,7 @@ from typing import Any
 import click
 import torch
 
+from benchmarks import whole_run
 from stylegan_redact import evaluation
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.network import load_network, sample_w
@@ -165,14 +167,19 @@ def child(limit: float, *words: object, module: str = "benchmarks.memory") -> li
 @click.command()
 @click.option("--seeds", default="10000,100000", show_default=True, help="Numbers of seeds")
 @click.option("--network", "name", type=click.Choice(list(LARGE)), help="Instead: one step of training of a network of this size")
+@click.option("--work", type=click.Choice(["step", "redaction"]), default="step", show_default=True, help="With --network; a whole run of redact.py")
 @click.option("--batch", default=1, show_default=True, help="Images of that step")
 @click.option("--micro", default=1, show_default=True, help="Images at a time in it")
 @click.option("--limit", default=12.0, show_default=True, help="GiB of address space that a process may have")
 @click.option("--child", "words", multiple=True, hidden=True)
-def main(seeds: str, name: str | None, batch: int, micro: int, limit: float, words: tuple[str, ...]) -> None:
+def main(seeds: str, name: str | None, work: str, batch: int, micro: int, limit: float, words: tuple[str, ...]) -> None:
     """Print a table of peaks of memory."""
     if words:
         return grown(words[1], int(words[2])) if words[0] == "seeds" else step(words[1], int(words[2]), int(words[3]))
+    if name is not None and work == "redaction":
+        code, peak, seconds, told = whole_run.run(*LARGE[name])
+        click.echo(f"{told}\n{name}, a redaction in one step of 4 images: exit code {code}, peak {peak:.2f} GiB, {seconds:.0f} s of processor")
+        return None
     if name is not None:
         found = child(limit, "step", name, batch, micro)
         told = found if isinstance(found, str) else "peak {:.0f} MiB, {:.0f} s, {:.0f} million weights".format(*found)
