@@ -28,7 +28,7 @@ def written(folder: Path) -> Path:
     network = load_network(original)
     for G in (network.G, network.G_ema):
         G.synthesis.b64.torgb.bias.data -= 0.1
-    save_network(network, folder / "after.pkl", original=original, record={"feature": "beard"})
+    save_network(network, folder / "after.pkl", original=original, record={"feature": "beard", "network_sha256": original.sha256})
     return folder / "after.pkl"
 
 
