@@ -162,7 +162,8 @@ def _pairs(plan: job.Plan, after: Network, access: str) -> PairedImages:
             evaluation.measure_pairs(plan.network, after, plan.judge, seeds, batch=plan.batch, access=access, extractor=describes, similarity=False)
             for seeds, describes in portions
             if len(seeds)
-        ]
+        ],
+        len(plan.measured_seeds),
     )
 
 

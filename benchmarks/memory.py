@@ -3,9 +3,12 @@
 
 python -m benchmarks.memory --seeds=10000,100000,1000000
 python -m benchmarks.memory --network=stylegan2-1024 --limit=12
+python -m benchmarks.memory --network=stylegan2-1024 --work=redaction
 
 With --seeds: the bundled network's own mapping network, and in the place of pictures and classifiers, which are gone after their batch, the first
-numbers of w: what is left is what grows. Each line is a process of its own, and its peak the most that the system gave it.
+numbers of w; then what a run does with them: the feature and its direction of labelled latents, residual rate and collateral of measured ones. What
+is left is what grows. Each line is a process of its own. Its memory is what only the system's swap could take from it (RssAnon of Linux), looked at
+a hundred times a second; what lies in files (stylegan_redact/rows.py) the system drops when it has need.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from typing import Any
 import click
 import torch
 
+from benchmarks import whole_run
 from stylegan_redact import evaluation
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.network import load_network, sample_w
@@ -56,22 +61,55 @@ class Plain(torch.nn.Module):
 
 
 def grown(stage: str, count: int, *, quiet: bool = False) -> None:
-    """Does a stage with so many seeds, and, unless `quiet`, prints its peak in MiB and the MiB of its results."""
+    """Does a stage with so many seeds, and, unless `quiet`, prints the most memory that it took and the size of its results, both in MiB."""
     network = load_network(Path(evaluation.__file__).parents[1] / "portraits" / "portraits64.pkl")
-    plain, kept = Plain(), 0
+    plain = Plain()
     for G in (network.G, network.G_ema):
         G.synthesis = plain
+    with Watch() as watch:
+        kept = _results(stage, count, network, plain)
+    if not quiet:
+        sys.stdout.write(f"{watch.most:.0f} {kept / MIB:.0f}\n")
+
+
+def _results(stage: str, count: int, network: Any, plain: Plain) -> int:
+    """Bytes of what comes of a stage."""
     if stage == "w":
-        kept = sample_w(network.G_ema, range(count)).nbytes
+        return sample_w(network.G_ema, range(count)).nbytes
     if stage == "label":
         latents = Attribute("a0", plain).gather(network, range(count), batch=BATCH).latents
         assert latents is not None and latents.logits is not None and latents.seeds is not None
-        kept = latents.w.nbytes + latents.logits.nbytes + latents.seeds.nbytes
+        return latents.w.nbytes + latents.logits.nbytes + latents.seeds.nbytes
     if stage == "measure":
         pairs = evaluation.measure_pairs(network, network, plain, range(count), batch=BATCH, similarity=False)
-        kept = sum(value.nbytes for value in vars(pairs).values() if isinstance(value, torch.Tensor))
-    if not quiet:
-        sys.stdout.write(f"{GIB_IN_MIB * peak_memory():.0f} {kept / MIB:.0f}\n")
+        evaluation.ask(pairs, "a0", questions=["residual_rate", "collateral"])
+        return sum(value.nbytes for value in vars(pairs).values() if isinstance(value, torch.Tensor))
+    return 0
+
+
+class Watch:
+    """Within the block, the most memory of its own that this process has, files not counted."""
+
+    most = 0.0
+    """MiB."""
+
+    def __enter__(self) -> Watch:
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._look)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _look(self) -> None:
+        while True:
+            last = self.over.wait(0.01)
+            (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
+            self.most = max(self.most, int(line.split()[1]) / GIB_IN_MIB)
+            if last:
+                return
 
 
 class Rows:
@@ -129,14 +167,19 @@ def child(limit: float, *words: object, module: str = "benchmarks.memory") -> li
 @click.command()
 @click.option("--seeds", default="10000,100000", show_default=True, help="Numbers of seeds")
 @click.option("--network", "name", type=click.Choice(list(LARGE)), help="Instead: one step of training of a network of this size")
+@click.option("--work", type=click.Choice(["step", "redaction"]), default="step", show_default=True, help="With --network; a whole run of redact.py")
 @click.option("--batch", default=1, show_default=True, help="Images of that step")
 @click.option("--micro", default=1, show_default=True, help="Images at a time in it")
 @click.option("--limit", default=12.0, show_default=True, help="GiB of address space that a process may have")
 @click.option("--child", "words", multiple=True, hidden=True)
-def main(seeds: str, name: str | None, batch: int, micro: int, limit: float, words: tuple[str, ...]) -> None:
+def main(seeds: str, name: str | None, work: str, batch: int, micro: int, limit: float, words: tuple[str, ...]) -> None:
     """Print a table of peaks of memory."""
     if words:
         return grown(words[1], int(words[2])) if words[0] == "seeds" else step(words[1], int(words[2]), int(words[3]))
+    if name is not None and work == "redaction":
+        code, peak, seconds, told = whole_run.run(*LARGE[name])
+        click.echo(f"{told}\n{name}, a redaction in one step of 4 images: exit code {code}, peak {peak:.2f} GiB, {seconds:.0f} s of processor")
+        return None
     if name is not None:
         found = child(limit, "step", name, batch, micro)
         told = found if isinstance(found, str) else "peak {:.0f} MiB, {:.0f} s, {:.0f} million weights".format(*found)

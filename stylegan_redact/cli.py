@@ -215,7 +215,7 @@ def redact(dry_run: bool, gpus: int | None, **values: Any) -> None:
     from stylegan_redact.launching import on_ranks
     from stylegan_redact.run_dir import strict
 
-    with on_ranks(1 if dry_run else gpus, values["device"]) as progress:
+    with on_ranks(gpus, values["device"]) as progress:
         plan = job.prepare(_request(values))
         progress.tell("Redaction options:\n" + json.dumps(strict(job.resolved(plan)), indent=2))
         if plan.file.snapshot.converted_from is not None:

@@ -105,7 +105,7 @@ def launch(count: int, command: Sequence[str] | None = None) -> int:
 
 def _ended(children: list[subprocess.Popen[bytes]]) -> int:
     deadline: float | None = None
-    while any(child.poll() is None for child in children):
+    while None in [child.poll() for child in children]:  # A list: all are looked at, those after one that hangs, too.
         if deadline is None and any(child.returncode for child in children):
             deadline = time.monotonic() + GRACE
         if deadline is not None and time.monotonic() > deadline:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from stylegan_redact import foreign, labels, pickle_torch, pickles, trusted
+from stylegan_redact import foreign, labels, pickle_torch, pickles, rows, trusted
 from stylegan_redact.networks import build, export, rosinality, tensorflow
 from stylegan_redact.types import Network, RedactError
 
@@ -240,7 +240,7 @@ def sample_w(G: Any, seeds: Sequence[int], *, c: torch.Tensor | None = None, tru
     """
     device = next(G.parameters()).device
     c = labels.needed(c, c_dim_of(G), "latents were to be drawn")
-    w = torch.zeros([len(seeds), G.w_dim], device=device)  # Filled in place: a list of parts, joined, would need twice the memory.
+    w = rows.zeros([len(seeds), G.w_dim], device=device)  # Filled in place: a list of parts, joined, would need twice the memory.
     with torch.no_grad():
         for i in range(0, len(seeds), batch):
             z, some = sample_z(seeds[i : i + batch], G.z_dim).to(device), None if c is None else c[i : i + batch].to(device)

@@ -27,7 +27,7 @@ from stylegan_redact.types import Network, RedactError
 T = TypeVar("T")
 R = TypeVar("R")
 TIMEOUT = "STYLEGAN_REDACT_RANK_TIMEOUT"
-"""Environment: seconds that a rank waits for the others. One that dies is noticed at once, one whose machine vanishes after so long."""
+"""Environment: seconds that a rank waits for the others. One that dies is noticed at once, one that hangs or whose machine vanishes after so long."""
 LONGEST_WAIT = 1800.0
 CHUNK = 1 << 22
 """Numbers of a gradient that all ranks send each other at a time."""
@@ -220,6 +220,22 @@ def asked(environ: Mapping[str, str]) -> int:
     return int(environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environ.keys() else 1
 
 
+def longest_wait(environ: Mapping[str, str]) -> float:
+    """Seconds that a rank waits for the others before it gives them up, at the start and whenever they exchange something.
+
+    Raises:
+        RedactError: the environment names no such number.
+    """
+    text = environ.get(TIMEOUT, str(LONGEST_WAIT))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise RedactError(f"{TIMEOUT}={text!r} was asked - it takes seconds, more than 0 - give such a number, or leave it out: {LONGEST_WAIT:g}")
+    return seconds
+
+
 @contextmanager
 def joined(cuda: bool) -> Iterator[World]:
     """Within the block this process is the rank that its environment names (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
@@ -242,7 +258,7 @@ def joined(cuda: bool) -> Iterator[World]:
                 f"a GPU was wanted for rank {local} of this machine - torch sees {torch.cuda.device_count()} - start fewer, or give --device=cpu"
             )
         torch.cuda.set_device(local)
-    wait = timedelta(seconds=float(os.environ.get(TIMEOUT, LONGEST_WAIT)))
+    wait = timedelta(seconds=longest_wait(os.environ))
     try:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=wait)
     except (RuntimeError, ValueError) as error:

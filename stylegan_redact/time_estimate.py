@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a plan will take on this machine, from a few images that are timed."""
+"""How long a plan will take on this machine, from a few images that are timed; on several ranks, also from what they send each other.
+
+All ranks are to ask at once: each times what it does while the others are at work, as in the run.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import learned
+from stylegan_redact import learned, ranks
 from stylegan_redact.evaluation import MOST_OF_OTHERS
 from stylegan_redact.job import Plan
 from stylegan_redact.labels import all_of
 from stylegan_redact.losses.ms_ssim import ms_ssim
-from stylegan_redact.network import sample_w, synthesize
+from stylegan_redact.network import sample_w, synthesize, trainable
 from stylegan_redact.person_requests import SEARCH, Sitting
 from stylegan_redact.progress import time_text
 from stylegan_redact.training.guide import verdict
@@ -30,7 +33,10 @@ _LATENTS_PER_STEP = 512
 
 
 def estimate_seconds(plan: Plan) -> dict[str, float]:
-    """Stage -> seconds. Of a method, options ending in `kimg` count as fine-tuning, those ending in `steps` as steps of the mapping network."""
+    """Stage -> seconds. Of a method, options ending in `kimg` count as fine-tuning, those ending in `steps` as steps of the mapping network.
+
+    Of several ranks (`ranks.joined`) each does its share of what is shared out; `exchanging` is what putting the parts together takes.
+    """
     G: Any = plan.network.G_ema
     batch = plan.batch
     seeds = range(plan.labelled_seeds.start, plan.labelled_seeds.start + batch)
@@ -57,17 +63,18 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
         judge = _timed(lambda: plan.judge.logits(img), plan.device) / batch
         map_latents = _timed(lambda: G.mapping(torch.zeros([_LATENTS_PER_STEP, G.z_dim], device=plan.device), some), plan.device)
     options = {name: float(value) for name, value in asdict(plan.method).items() if isinstance(value, int | float)}
-    kimg = sum(value for name, value in options.items() if name.endswith("kimg"))
+    images = 1000 * sum(value for name, value in options.items() if name.endswith("kimg"))
     steps = sum(value for name, value in options.items() if name.endswith("steps"))
     image = sum(count * cost[what] for what, count in passes.items())
+    drawn = 0 if plan.class_index is not None or plan.sitting is not None or _labelled(plan) else len(plan.labelled_seeds)
+    measured = _num_measured(plan)
     seconds = {
         "inverting": 0 if plan.sitting is None else _num_sought(plan.sitting) * SEARCH.steps * (3 * cost["draw"] + 3 * cost["compare"]),
-        "labelling": 0
-        if plan.class_index is not None or plan.sitting is not None or _labelled(plan)
-        else len(plan.labelled_seeds) * (look + cost[labelling]),
+        "labelling": _most(drawn, batch) * (look + cost[labelling]) if drawn else 0,
         "learning": 0 if not _learns(plan) else _num_learned(plan) * cost["draw"] + learned.STEPS * learned.BATCH * _TRAINING_PASSES * cost["detect"],
-        "redacting": 1000 * kimg * image + steps * _MAPPING_PASSES * map_latents,
-        "measuring": _num_measured(plan) * (2 * look + 2 * judge + cost["compare"]),
+        "redacting": images * _busiest_share(plan) * image + steps * _MAPPING_PASSES * map_latents,
+        "measuring": _most(measured, batch) * (2 * look + 2 * judge + cost["compare"]),
+        "exchanging": _exchanging(plan, images, _rounds(drawn, batch) + _rounds(measured, batch)),
     }
     return {stage: duration for stage, duration in seconds.items() if duration > 0}
 
@@ -81,6 +88,41 @@ def _num_learned(plan: Plan) -> int:
     """Pictures that are drawn once more, to learn from."""
     known = None if plan.brought is None else plan.brought.labelled
     return len(plan.labelled_seeds) if known is None or known.latents is None else len(known.latents.w)
+
+
+def _most(count: int, portion: int) -> int:
+    """Of so many images, dealt out in portions, those of the first rank, which has most."""
+    return sum(min(portion, count - start) for start in range(0, count, portion * ranks.world().size))
+
+
+def _rounds(count: int, portion: int) -> int:
+    """Times that the ranks send each other what came of a portion each."""
+    return -(-count // (portion * ranks.world().size))
+
+
+def _step(plan: Plan) -> tuple[int, int]:
+    """Images of a training's step, and those of a portion of it."""
+    of = getattr(plan.method, "batch", plan.batch)
+    return of, min(plan.batch, -(-of // ranks.world().size))
+
+
+def _busiest_share(plan: Plan) -> float:
+    """Of a step, what the rank does that has most of it."""
+    of, portion = _step(plan)
+    return _most(of, portion) / of if getattr(plan.method, "shared", True) else 1.0
+
+
+def _exchanging(plan: Plan, images: float, rounds: int) -> float:
+    """Seconds of sending what came of portions from rank to rank: gradients of so many trained images, and figures in so many rounds."""
+    world, (of, portion) = ranks.world(), _step(plan)
+    if world.size == 1:
+        return 0.0
+    figures = torch.zeros(plan.batch, len(plan.detector.attributes))
+    figure = step = _timed(lambda: world.gathered(figures), plan.device)
+    if images and getattr(plan.method, "shared", True):
+        row = torch.zeros(sum(each.numel() for each in trainable(plan.network.G_ema.synthesis)), device=plan.device)
+        step += _rounds(of, portion) * (figure + _timed(lambda: world.added(row, None), plan.device))
+    return images / of * step + rounds * figure
 
 
 def _labelled(plan: Plan) -> bool:
@@ -106,9 +148,11 @@ def _num_measured(plan: Plan) -> int:
 
 
 def describe(seconds: dict[str, float], device: str) -> str:
-    """about 2m 10s on this machine (cpu): labelling 12s, ..."""
+    """about 2m 10s on this machine (cpu): labelling 12s, ...; of several ranks, how many there are."""
     stages = ", ".join(f"{stage} {time_text(duration)}" for stage, duration in seconds.items())
-    return f"about {time_text(sum(seconds.values()))} on this machine ({device}): {stages}"
+    size = ranks.world().size
+    where = device if size == 1 else f"{device}, {size} ranks"
+    return f"about {time_text(sum(seconds.values()))} on this machine ({where}): {stages}"
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:

@@ -62,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "labels": {"types"},
     "ranks": {"types"},
+    "rows": {"types"},
     "several": {"types", "plugins"},
     "keeping": {"types"},
     "plugins": {"types"},
@@ -73,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "networks": {"types", "torch_utils"},
     "trusted": {"types", "pickles", "torch_utils", "dnnlib"},
     "foreign": {"types"},
-    "network": {"types", "labels", "pickles", "networks", "trusted", "foreign"},
+    "network": {"types", "rows", "labels", "pickles", "networks", "trusted", "foreign"},
     "decoders": {"types", "foreign", "network", "losses"},
     "precision": {"types", "network"},
     "wspace": {"types", "estimates"},
@@ -90,6 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "validity": {"types"},
     "training": {"ranks", "types", "keeping", "network", "losses", "wspace", "torch_utils"},
     "features": {
+        "rows",
         "ranks",
         "types",
         "labels",
@@ -111,6 +113,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "methods": {"types", "labels", "plugins", "network", "foreign", "wspace", "losses", "training", "validity"},
     "evaluation": {
+        "rows",
         "ranks",
         "inversion",
         "types",

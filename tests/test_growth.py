@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
-from benchmarks import growth, memory
-from stylegan_redact import keeping
+from benchmarks import growth, memory, whole_run
+from stylegan_redact import cli, keeping
 from stylegan_redact.features import _labelling
 from stylegan_redact.network import sample_w
+from stylegan_redact.networks.stylegan2 import Generator
+from stylegan_redact.run_dir import read_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -62,3 +65,22 @@ def test_a_point_of_growth_is_measured_and_plotted(tmp_path: Path, capsys: pytes
     growth.plot({"seeds": {100: [[1.0, 2.0], [1.2, 2.5]], 1000: [[3.0, 20.0], [3.0, 21.0]]}}, tmp_path / "growth.png")
     with Image.open(tmp_path / "growth.png") as found:
         assert found.size == (400, 650)
+
+
+def test_a_whole_run_on_a_network_of_random_weights_comes_to_its_end(tmp_path: Path) -> None:
+    options = dict(channel_base=128, channel_max=8, mapping_kwargs={"num_layers": 2})
+    words = whole_run.written(tmp_path, Generator, 16, options, dict(z_dim=8, c_dim=0, w_dim=8))
+    result = CliRunner().invoke(cli.command(), words)
+    assert result.exit_code == 0, result.output
+    (record,) = (tmp_path / "runs").glob("*/redaction.json")
+    estimates = read_json(record)["estimates"]
+    assert max(each["n"] for each in estimates.values()) == whole_run.MEASURED
+    assert f"n = {whole_run.LABELLED}" in result.output and "prevalence: 75 %" in result.output
+
+
+def test_memory_of_its_own_is_watched() -> None:
+    with memory.Watch() as idle:
+        pass
+    with memory.Watch() as busy:
+        held = torch.ones(64 << 18)  # 64 MiB.
+    assert 32 < busy.most - idle.most < 128 and float(held[0]) == 1

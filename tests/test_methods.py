@@ -19,6 +19,7 @@ import torch
 
 from stylegan_redact import keeping, methods, plugins
 from stylegan_redact.evaluation import measure_pairs
+from stylegan_redact.training import checkpoint
 from stylegan_redact.types import Feature, Network, RedactError
 
 NAMES = plugins.names(methods)
@@ -60,6 +61,7 @@ KEPT_CODES = {
 }
 """Do those who kept codes from before meet the redaction too? As docs/methods/index.md says."""
 
+RUN = checkpoint._Run
 State = Mapping[str, torch.Tensor]
 
 
@@ -226,14 +228,18 @@ def test_what_is_not_needed_is_not_used(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_training_can_be_looked_at_if_the_method_says_so(name: str) -> None:
+def test_a_training_can_be_looked_at_and_shared_out_if_the_method_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before, feature = planted(world_of(name))
+    splits: list[bool] = []
+    monkeypatch.setattr(checkpoint, "_Run", lambda training: splits.append(training.split) or RUN(training))
     method, moments = method_of(name, **FEW_STEPS), []
     store = SimpleNamespace(begin=lambda stage: (stage, None), keep=moments.append, check=lambda: None, tell=lambda text: None)
     with keeping.kept_by(store):
         method.redact(before, feature, (), 3)
     counted = any(option.name == "kimg" for option in plugins.options(type(method)))  # Of mapping, a step's batch is of latents.
     assert getattr(method, "watched", False) == (counted and any(moment.so_far is not None for moment in moments))
+    if counted:  # What the time on several ranks is estimated by.
+        assert splits and {getattr(method, "shared", True)} == set(splits)
 
 
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name in NAMES for option in plugins.options(plugins.load(methods, name))])

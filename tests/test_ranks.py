@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,34 @@ def test_two_ranks_give_the_bytes_of_one_and_a_killed_one_ends_the_run(tmp_path:
     assert found["unequal"] == [] and {"labels.npz", "network-redacted.pkl", "redaction.json"} <= set(found["files"])
     assert found["killed"] == [2, -9] and found["finished"] == []
     assert "another one has died or does not answer" in output and "with as many ranks as you like" in output
+
+
+def test_a_rank_that_hangs_ends_the_run_in_time(tmp_path: Path) -> None:
+    """Stopped in the middle of a training: the other one waits as long as it was told, says so, and exits with 2."""
+    found, output = in_child(tmp_path, "hang")
+    assert found["codes"] == [2, -9] and found["seconds"] < 30, output
+    assert "another one has died or does not answer" in output and "with as many ranks as you like" in output
+    assert not list((tmp_path / "runs").glob("*/*/redaction.json"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [("0.5", "2 ranks were to meet at 127.0.0.1 - .* - start them all"), ("0", "more than 0"), ("soon", "'soon' was asked")]
+)
+def test_a_rank_that_never_comes_is_not_waited_for_longer_than_was_said(seconds: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(launching._free_port())}
+    for name, value in (shared | {ranks.TIMEOUT: seconds}).items():
+        monkeypatch.setenv(name, value)
+    begin = time.monotonic()
+    with pytest.raises(RedactError, match=told), ranks.joined(cuda=False):
+        pass
+    assert time.monotonic() - begin < 20
+
+
+def test_ranks_that_hang_are_ended_after_one_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "GRACE", 0.5)
+    begin = time.monotonic()
+    text = "import os, sys, time; os.environ['RANK'] == '1' and sys.exit(2); time.sleep(600)"
+    assert launching.launch(2, [sys.executable, "-S", "-c", text]) in (2, 128 + 9) and time.monotonic() - begin < 60
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,23 @@ def test_tests_reach_no_other_machine() -> None:
         with pytest.raises(NetworkUsed):
             ask()
     assert is_here("127.0.0.1") and is_here("::1") and is_here("localhost") and not is_here(NOWHERE) and not is_here("localhost.example.org")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".venv-sbom" / "bin" / "cyclonedx-py").exists(), reason="bash .ci/sbom has not fetched its tool yet")
+def test_the_bill_of_materials_names_all_that_we_need(tmp_path: Path) -> None:
+    environ = os.environ | {"PYTHON": sys.executable}
+    for name in ("one.json", "two.json"):
+        subprocess.run(["bash", ROOT / ".ci" / "sbom", tmp_path / name], check=True, cwd=tmp_path, env=environ)
+    content = (tmp_path / "one.json").read_text(encoding="utf-8")
+    assert content == (tmp_path / "two.json").read_text(encoding="utf-8") and str(ROOT) not in content and "file:" not in content
+    bill = json.loads(content)
+    listed = {each["name"].lower(): each for each in bill["components"]}
+    assert bill["bomFormat"] == "CycloneDX" and bill["metadata"]["component"]["name"] == "stylegan-redact"
+    assert {name: metadata.version(name) for name in required()} == {name: listed[name]["version"] for name in required()}
+    assert all(each["purl"].startswith("pkg:pypi/") for each in listed.values()) and "cyclonedx-bom" not in listed
+    (ours,) = [set(each["dependsOn"]) for each in bill["dependencies"] if each["ref"] == "root-component"]
+    assert {"torch", "numpy", "safetensors"} <= {each.partition("==")[0] for each in ours}
 
 
 @pytest.mark.slow

@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import pytest
 import tiny_run
+import torch
+from test_ranks import on_all
 
-from stylegan_redact import job, time_estimate
+from stylegan_redact import job, ranks, time_estimate
 from stylegan_redact.methods.edit import Edit
+from stylegan_redact.methods.redact_data import RedactData
 from stylegan_redact.methods.unlearn import Unlearn
 
 
@@ -27,3 +31,31 @@ def test_a_method_costs_all_that_it_looks_at(plan: job.Plan, method: Any, monkey
     monkeypatch.setattr(time_estimate, "_timed", lambda work, device: work() is None or float(plan.batch))
     found = time_estimate.estimate_seconds(plan)
     assert found == {"labelling": 300 * 2, "redacting": 2000 * sum(method.passes.values()), "measuring": 50 * 5}
+
+
+@pytest.mark.parametrize(("plan", "shared"), [("edit", True), ("redact_data", False)], indirect=["plan"])
+def test_ranks_share_the_work_and_send_each_other_what_came_of_it(plan: job.Plan, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture costs a second, whatever is sent ten. Three ranks, 64 pictures at a time: of 300 labelled pictures the first rank draws 64 and 64, in
+    two rounds, of 50 measured ones all, in one; of edit's steps of 20 it has 7, and each is one round and an agreement at its end."""
+    sent: list[tuple[int, str]] = []
+
+    def mine() -> list[str]:
+        return [name for thread, name in sent if thread == get_ident()]
+
+    def timed(work: Any, device: torch.device) -> float:
+        before = mine()
+        work()
+        return 10.0 if mine() != before else float(plan.batch)
+
+    for name in ("gathered", "added"):
+        real = getattr(ranks.World, name)
+        monkeypatch.setattr(ranks.World, name, lambda *args, name=name, real=real: sent.append((get_ident(), name)) or real(*args))
+    monkeypatch.setattr(time_estimate, "_timed", timed)
+    assert plan.batch == 64 and plan.method.batch == (20 if shared else 16)
+    found, *others = on_all(3, lambda world: (time_estimate.estimate_seconds(plan), time_estimate.describe({"labelling": 60.0}, "cpu")))
+    per_image = sum((Edit if shared else RedactData).passes.values())
+    exchanged = 2000 / 20 * (10 + 10 + 10) if shared else 2000 / 16 * 10
+    expected = {"labelling": 128 * 2, "redacting": 2000 * per_image * (7 / 20 if shared else 1), "measuring": 50 * 5}
+    assert found[0] == pytest.approx(expected | {"exchanging": exchanged + (2 + 1) * 10})
+    assert others == [found] * 2 and found[1] == "about 1m 00s on this machine (cpu, 3 ranks): labelling 1m 00s"
+    assert [name for _, name in sent].count("added") == (3 if shared else 0)

@@ -35,6 +35,8 @@ class Space:
     def __init__(self, name: str, G: Any, prior: Prior, seeds: tuple[int, ...], c: torch.Tensor | None) -> None:
         if name not in SPACES:
             raise RedactError(f"a search in {name!r} was asked - there is: {', '.join(SPACES)} - take one of them")
+        if name == "s" and not style_layers(G):
+            raise RedactError("a search in S was asked - no layer of this network is known to read w as a style - take w_plus, w or z")
         self.name, self.G, self.prior, self.c = name, G, prior, c if c is None else c.to(prior.mean.device)
         device = prior.mean.device
         if name == "z":

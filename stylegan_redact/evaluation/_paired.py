@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from stylegan_redact import estimates, ranks
+from stylegan_redact import estimates, ranks, rows
 from stylegan_redact.extractors import FeatureExtractor
 from stylegan_redact.labels import Labels, needed
 from stylegan_redact.losses.ms_ssim import ms_ssim
@@ -129,15 +128,16 @@ def measure_pairs(  # noqa: PLR0913 - keyword-only, and each says how the same i
             features = [] if extractor is None else [extractor.features(img).detach().float().cpu() for img in images]
             return (*_compare(*images, judge, similarity), *features)
 
-    parts: list[tuple[torch.Tensor, ...]] = []
-    done = 0
-    for part in ranks.world().spread(work, [seeds[start : start + batch] for start in range(0, len(seeds), batch)]):
-        parts.append(part)
-        done += len(part[0])
-        if progress is not None:
-            progress("measure", done / len(seeds), {})
-    logits_before, logits_after, l1, dissimilarity, *found = (torch.cat(column) for column in zip(*parts, strict=True))
-    pairs = PairedImages(tuple(judge.attributes), logits_before, logits_after, l1, dissimilarity, torch.tensor(list(seeds)), access)
+    def told() -> Iterator[tuple[torch.Tensor, ...]]:
+        done = 0
+        for part in ranks.world().spread(work, [seeds[start : start + batch] for start in range(0, len(seeds), batch)]):
+            yield part
+            done += len(part[0])
+            if progress is not None:
+                progress("measure", done / len(seeds), {})
+
+    logits_before, logits_after, l1, dissimilarity, *found = rows.filled(told(), len(seeds))
+    pairs = PairedImages(tuple(judge.attributes), logits_before, logits_after, l1, dissimilarity, rows.numbers(seeds), access)
     return pairs if extractor is None else dataclasses.replace(pairs, features_before=found[0], features_after=found[1], extractor=extractor.name)
 
 
@@ -171,12 +171,23 @@ def image_pairs(  # noqa: PLR0913 - keyword-only, those of measure_pairs
         yield pair
 
 
-def joined(portions: Sequence[PairedImages]) -> PairedImages:
-    """Portions of one measurement, in this order, as one; features as far as portions have them from the first on."""
-    with_features = list(itertools.takewhile(lambda portion: portion.features_before is not None, portions))
-    columns: dict[str, Any] = {name: torch.cat([getattr(portion, name) for portion in portions]) for name in _COLUMNS}
-    features: dict[str, Any] = {name: torch.cat([getattr(portion, name) for portion in with_features]) for name in _FEATURES if with_features}
-    return dataclasses.replace(portions[0], **columns, **features)
+def joined(portions: Iterable[PairedImages], count: int) -> PairedImages:
+    """Portions of one measurement, of `count` pairs, in this order, as one; features as far as portions have them from the first on."""
+    first: list[PairedImages] = []
+    features: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def columns() -> Iterator[list[torch.Tensor]]:
+        for index, portion in enumerate(portions):
+            first.append(portion) if index == 0 else None
+            if portion.features_before is not None and portion.features_after is not None and len(features) == index:
+                features.append((portion.features_before, portion.features_after))
+            yield [getattr(portion, name) for name in _COLUMNS]
+
+    found: dict[str, Any] = dict(zip(_COLUMNS, rows.filled(columns(), count), strict=True))
+    if features:
+        sides = rows.filled(features, sum(len(before) for before, _ in features))
+        found |= dict(zip(_FEATURES, sides, strict=True))
+    return dataclasses.replace(first[0], **found)
 
 
 def rate(shows: torch.Tensor) -> Estimate:
@@ -188,7 +199,8 @@ def rate(shows: torch.Tensor) -> Estimate:
 
 
 def _check(seeds: Sequence[int], batch: int, access: str, noise_mode: str) -> None:
-    if len(seeds) == 0 or len(set(seeds)) < len(seeds):
+    # A range has each seed once; a set of a million would take more memory than all that is measured.
+    if len(seeds) == 0 or (not isinstance(seeds, range) and len(set(seeds)) < len(seeds)):
         raise RedactError(f"{len(seeds)} seeds were to be measured - {len(set(seeds))} of them are different - give one or more, each once")
     if batch < 1:
         raise RedactError(f"batch={batch} was asked - images are drawn at least 1 at a time - give a larger batch")

@@ -18,6 +18,8 @@ from stylegan_redact.plugins import option
 from stylegan_redact.types import Estimate
 
 CONFIDENCE = 0.95
+BLOCK = 1 << 16
+"""Seeds that are looked at together at a time."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,7 @@ class Collateral:
             answers[f"{name}/change"] = paired_rate_change(before, after)
             answers[f"{name}/relative_change"] = relative_percent(before, after, CONFIDENCE)
         if shows:
-            gained = torch.stack([after.int() - before.int() for before, after in shows.values()], 1)  # [n, a]
-            answers["mean_absolute_change"] = self._mean_absolute_change(gained)
+            answers["mean_absolute_change"] = self._mean_absolute_change(*_patterns(list(shows.values())))
         answers["largest_rare_loss"] = self._largest_rare_loss(shows)
         if keep:
             together = 1 - (1 - CONFIDENCE) / len(keep)
@@ -82,15 +83,14 @@ class Collateral:
                 answers[f"{name}/{what}"] = Tested(found[name], adjusted, len(pairs.seeds), f"{method}; Holm over {len(found)}")
         return answers
 
-    def _mean_absolute_change(self, gained: torch.Tensor) -> Estimate:
-        """gained [n, a] in {-1, 0, 1} -> points, by bootstrap over seeds.
+    def _mean_absolute_change(self, patterns: np.ndarray, counts: np.ndarray) -> Estimate:
+        """What changed, patterns [p, a] in {-1, 0, 1}, each in counts [p] of the seeds -> points, by bootstrap over seeds.
 
         |noise| is never negative, so that the value errs upward, and with it a percentile bootstrap. The upper end is that, the lower the value less
         what noise alone adds in 39 of 40 resamples: mean |change + noise| <= mean |change| + mean |noise|.
         """
-        n = len(gained)
-        patterns, counts = np.unique(gained.numpy(), axis=0, return_counts=True)  # [p, a], [p]: resampling seeds is resampling patterns
-        drawn = np.random.default_rng(self.seed).multinomial(n, counts / n, size=self.resamples)  # [resamples, p]
+        n = int(counts.sum())
+        drawn = np.random.default_rng(self.seed).multinomial(n, counts / n, size=self.resamples)  # [resamples, p]: as good as resampling seeds
         observed, resampled = counts @ patterns / n, drawn @ patterns / n  # [a], [resamples, a]
         value = 100 * float(np.abs(observed).mean())
         tail = (1 - CONFIDENCE) / 2
@@ -107,3 +107,16 @@ class Collateral:
         # If every interval holds, the largest loss lies between the largest lower and the largest upper end.
         value, low, high = max(-c.value for c in changes), max(-c.high for c in changes), max(-c.low for c in changes)
         return Estimate(value, low, high, changes[0].n, "%", CONFIDENCE)
+
+
+def _patterns(shows: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[np.ndarray, np.ndarray]:
+    """Of before and after [n] bool of each attribute: the ways in which seeds changed, [p, a] in {-1, 0, 1}, and how many changed so, [p]."""
+    found = []
+    for start in range(0, len(shows[0][0]), BLOCK):
+        some = slice(start, start + BLOCK)
+        gained = torch.stack([after[some].to(torch.int8) - before[some].to(torch.int8) for before, after in shows], 1)
+        found.append(np.unique(gained.numpy(), axis=0, return_counts=True))
+    patterns, which = np.unique(np.concatenate([rows for rows, _ in found]), axis=0, return_inverse=True)
+    counts = np.zeros(len(patterns), dtype=np.int64)
+    np.add.at(counts, which.ravel(), np.concatenate([numbers for _, numbers in found]))
+    return patterns.astype(np.int64), counts

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import keeping, ranks
+from stylegan_redact import keeping, ranks, rows
 from stylegan_redact.labels import Labels
 from stylegan_redact.network import generate, sample_w
 from stylegan_redact.types import Detector, Estimate, Feature, LabelledLatents, Network, Progress, RedactError
@@ -64,7 +64,7 @@ def look_at(
             progress(STAGE, len(so_far) / len(w), {})
 
     seen = _seen(network.G_ema, w, lambda img, first: look(img, list(seeds[first : first + len(img)])), batch=batch, half=half, tell=tell)
-    return seen, LabelledLatents(w, torch.zeros(len(w), device=w.device), torch.tensor(list(seeds)), None, None if c is None else c.to(w.device))
+    return seen, LabelledLatents(w, torch.zeros(len(w), device=w.device), rows.numbers(seeds), None, None if c is None else c.to(w.device))
 
 
 def feature_of(name: str, latents: LabelledLatents, figures: Mapping[str, Estimate], progress: Progress | None) -> Feature:
@@ -108,7 +108,7 @@ def _seen(
     there = None if kept is None else kept["logits"].to(w.device)
     seen, done = None, 0
     if there is not None and len(there):
-        seen, done = there.new_zeros([len(w), there.shape[1]]), len(there)
+        seen, done = rows.zeros([len(w), there.shape[1]], dtype=there.dtype, device=w.device), len(there)
         seen[:done] = there
         tell(there)
 
@@ -118,7 +118,7 @@ def _seen(
             return look(images, first)
 
     for found in ranks.world().spread(work, range(done, len(w), batch)):
-        seen = found.new_zeros([len(w), found.shape[1]]).to(w.device) if seen is None else seen
+        seen = rows.zeros([len(w), found.shape[1]], dtype=found.dtype, device=w.device) if seen is None else seen
         seen[done : done + len(found)] = found
         done += len(found)
         so_far = seen[:done]

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from stylegan_redact import rows
 from stylegan_redact.labels import Labels
 from stylegan_redact.network import sample_w
 from stylegan_redact.types import Feature, LabelledLatents, Network
@@ -38,4 +39,4 @@ def pointed(
     w = sample_w(network.G_ema, seeds, c=c)
     subspace = by_quantile(unit, w, quantile)
     score = (w.double() @ subspace.basis[0] - subspace.threshold[0]).float()
-    return Feature(name, LabelledLatents(w, score, torch.tensor(list(seeds)), None, None if c is None else c.to(w.device)), subspace)
+    return Feature(name, LabelledLatents(w, score, rows.numbers(seeds), None, None if c is None else c.to(w.device)), subspace)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from stylegan_redact import rows
 from stylegan_redact.detectors import column
 from stylegan_redact.features._labelling import check_rate, logits_of
 from stylegan_redact.labels import Labels
@@ -54,7 +55,7 @@ class Attribute:
                 progress("label", counted[0] / len(w), {"rate": counted[1] / counted[0]})
 
         logits = logits_of(network.G_ema, w, self.detector, batch=batch, half=self.half, tell=tell)
-        known = LabelledLatents(w, w[:, 0], torch.tensor(list(seeds)), logits, None if c is None else c.to(w.device))
+        known = LabelledLatents(w, w[:, 0], rows.numbers(seeds), logits, None if c is None else c.to(w.device))
         bystanders = self.bystanders(network, seeds)
         parts = []
         for name, index in zip(names, columns, strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from stylegan_redact import ranks
+from stylegan_redact import ranks, rows
 from stylegan_redact.extractors import describe_by
 from stylegan_redact.inversion import STARTS, Search, invert
 from stylegan_redact.labels import Labels
@@ -55,7 +55,7 @@ class Person:
             G, prior_of(w), photos, self.search, starts=w[:STARTS], describe=describe_by(network.D), batch=batch, progress=progress
         )  # fmt: skip
         codes = ranks.world().from_first(codes).to(w.device)  # A search on a GPU ends elsewhere each time; all ranks must mean the same person.
-        latents = LabelledLatents(w, -torch.ones(len(w), device=w.device), torch.tensor(list(seeds)), None, None if c is None else c.to(w.device))
+        latents = LabelledLatents(w, -torch.ones(len(w), device=w.device), rows.numbers(seeds), None, None if c is None else c.to(w.device))
         others = None if self.labels is None else self.labels.others()
         bystanders = None
         if others is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from stylegan_redact import rows
 from stylegan_redact.labels import PREFIX, Labels
 from stylegan_redact.network import c_dim_of, sample_w
 from stylegan_redact.types import Feature, LabelledLatents, Network, Progress, RedactError
@@ -46,5 +47,5 @@ class WholeClass:
         score[middle:] = -1
         if progress is not None:
             progress("label", 1.0, {})
-        latents = LabelledLatents(w, score, torch.tensor(list(seeds)), None, c.to(w.device))
+        latents = LabelledLatents(w, score, rows.numbers(seeds), None, c.to(w.device))
         return Feature(f"{PREFIX}{self.value}", latents, label=self.value)

@@ -37,6 +37,7 @@ class Adversarial:
     # The generator forward and back, its paths at every fourth step, what is drawn as real and to be redacted; D forward and back in G's step and
     # of three streams in its own; back is worth two.
     watched: ClassVar[bool] = True
+    shared: ClassVar[bool] = False
     passes: ClassVar[Mapping[str, float]] = {"draw": 6, "criticise": 12}
 
     def schedule(self, seed: int, share: float = 1.0) -> Schedule:

@@ -109,7 +109,7 @@ def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None 
         raise RedactError(
             f"a network without the feature was asked - all of {len(shows)} labelled images show it or nearly do - choose a rarer feature"
         )
-    had, never = (Pool(latents.w[of], rare_weights(latents, of)) for of in (shows, ~shows))
+    had, never = (Pool(latents.w, rare_weights(latents, of), of.nonzero()[:, 0]) for of in (shows, ~shows))
 
     def regular(n: int, generator: torch.Generator) -> Batch:
         quarter, shown = n // 4, 3 * n // 8
@@ -121,7 +121,7 @@ def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None 
         picked = [pool.pick(count, generator) for pool, count in counts]
         one, other, mine, theirs = (broadcast_w(G, pool.w[rows]) for (pool, _), rows in zip(counts, picked, strict=True))
         parts = [one, other, torch.where(first, mine, theirs)]
-        c = None if latents.c is None else [latents.c[of][rows] for of, rows in zip((shows, ~shows, shows), picked, strict=False)]
+        c = None if latents.c is None else [latents.c[rows] for rows in picked[:3]]
         if bystanders is not None:
             rows = Pool(bystanders.w).pick(num_held, generator)
             parts.append(broadcast_w(G, bystanders.w[rows]))

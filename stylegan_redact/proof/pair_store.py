@@ -7,7 +7,7 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +46,21 @@ class PairStore:
             how:           For measure_pairs.
         """
         first = ranks.world().rank == 0
-        portions = []
-        for start in range(0, len(seeds), PORTION):
-            some = seeds[start : start + PORTION]
-            path = self.folder / f"{re.sub(r'[^0-9a-z.]+', '-', name)}-{some[0]}-{some[-1] + 1}.safetensors"
-            there = ranks.world().from_first(vars(found) if first and (found := load(path)) is not None else None)
-            portion = None if there is None else evaluation.PairedImages(**there)
-            if portion is None:
-                tell = _portion_of(progress, name, start, len(some), len(seeds))
-                portion = evaluation.measure_pairs(seeds=some, extractor=extractor if start < most_features else None, progress=tell, **how)
-                if first:
-                    self._keep(portion, path)
-            portions.append(portion)
-        return evaluation.joined(portions)
+
+        def portions() -> Iterator[evaluation.PairedImages]:
+            for start in range(0, len(seeds), PORTION):
+                some = seeds[start : start + PORTION]
+                path = self.folder / f"{re.sub(r'[^0-9a-z.]+', '-', name)}-{some[0]}-{some[-1] + 1}.safetensors"
+                there = ranks.world().from_first(vars(found) if first and (found := load(path)) is not None else None)
+                portion = None if there is None else evaluation.PairedImages(**there)
+                if portion is None:
+                    tell = _portion_of(progress, name, start, len(some), len(seeds))
+                    portion = evaluation.measure_pairs(seeds=some, extractor=extractor if start < most_features else None, progress=tell, **how)
+                    if first:
+                        self._keep(portion, path)
+                yield portion
+
+        return evaluation.joined(portions(), len(seeds))
 
     def _keep(self, portion: evaluation.PairedImages, path: Path) -> None:
         try:

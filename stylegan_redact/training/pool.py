@@ -20,15 +20,18 @@ class Pool:
     w: torch.Tensor
     """[n, w_dim]."""
     weights: torch.Tensor | None = None
-    """[n], how often each comes, on the CPU; None: alike."""
+    """[m], how often each comes, on the CPU; None: alike."""
+    of: torch.Tensor | None = None
+    """[m] int64, rows of w to draw from: no copy of them is made; None: all."""
 
     def pick(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """[count] int64: rows of w, with repetitions, on its device."""
         if self.weights is None or count == 0:
-            picked = torch.randint(len(self.w), [count], generator=generator)
+            picked = torch.randint(len(self.w) if self.of is None else len(self.of), [count], generator=generator)
         else:
             picked = torch.multinomial(self.weights, count, replacement=True, generator=generator)
-        return picked.to(self.w.device)
+        picked = picked.to(self.w.device)
+        return picked if self.of is None else self.of[picked]
 
 
 def rare_weights(latents: LabelledLatents, of: torch.Tensor) -> torch.Tensor | None:

@@ -69,7 +69,7 @@ def command() -> click.Command:
 
 
 def _evaluate(dry_run: bool, gpus: int | None, **values: Any) -> None:
-    with on_ranks(1 if dry_run else gpus, values["device"]) as progress:
+    with on_ranks(gpus, values["device"]) as progress:
         values["psi"] = tuple(_psi(text) for text in dict.fromkeys(values["psi"]))
         for name, known in (("noise", plan.NOISE_MODES), ("access", evaluation.ACCESSES)):
             values[name] = _chosen(name, values[name], known)

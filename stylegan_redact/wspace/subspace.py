@@ -16,16 +16,16 @@ FEWEST_OF_A_LABEL = 10
 MOST_LATENTS = 100_000
 """Of more, so many are looked at, evenly spaced: a covariance gets no better, and float64 copies of all would take many times their memory."""
 FEWEST_LEFT = 1_000
-"""With fewer of the rarer label left, all are looked at."""
+"""Of the rarer label; so that as many are left, more are looked at."""
 
 
 def thinned(w: torch.Tensor, shows: torch.Tensor | None = None) -> slice:
-    """Rows to look at, of w [n, w_dim] with labels shows [n] bool: all, or evenly spaced ones, about MOST_LATENTS."""
+    """Rows to look at, of w [n, w_dim] with labels shows [n] bool: all, or evenly spaced ones, about MOST_LATENTS, or more if one label is rare."""
     step = -(-len(w) // MOST_LATENTS)
-    if step <= 1:
-        return slice(None)
-    left = shows if shows is None else shows[::step]
-    return slice(None) if left is not None and min(int(left.sum()), int((~left).sum())) < FEWEST_LEFT else slice(None, None, step)
+    if step > 1 and shows is not None:
+        rarer = int(shows.sum())
+        step = min(step, max(min(rarer, len(w) - rarer) // FEWEST_LEFT, 1))
+    return slice(None, None, step) if step > 1 else slice(None)
 
 
 def find_subspace(latents: LabelledLatents, *, rank: int = 1, holdout: float = 0.2, seed: int = 0) -> Subspace:

@@ -11,7 +11,7 @@ import torch
 from planted_network import pairs_of
 
 from stylegan_redact import plugins
-from stylegan_redact.evaluation import PairedImages, ask
+from stylegan_redact.evaluation import PairedImages, ask, collateral
 from stylegan_redact.evaluation.collateral import Collateral
 from stylegan_redact.evaluation.conditional_rates import ConditionalRates
 from stylegan_redact.evaluation.image_change import ImageChange
@@ -171,6 +171,16 @@ def test_an_innocent_pair_has_no_collateral() -> None:
     answers = Collateral().answer(random_pairs(edited=False), "beard", ())
     assert answers["mean_absolute_change"] == Estimate(0.0, 0.0, 0.0, 400, "points")
     assert all(estimate.value == 0 for key, estimate in answers.items() if key.endswith("change"))
+
+
+def test_seeds_are_counted_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = random_pairs(200)
+    shows = [(pairs.shows_before(name), pairs.shows_after(name)) for name in ("hat", "bald", "smile")]
+    gained = torch.stack([after.int() - before.int() for before, after in shows], 1).numpy()
+    whole, answer = np.unique(gained, axis=0, return_counts=True), Collateral().answer(pairs, "beard", ())
+    monkeypatch.setattr(collateral, "BLOCK", 7)
+    assert all(np.array_equal(one, other) for one, other in zip(collateral._patterns(shows), whole, strict=True))
+    assert Collateral().answer(pairs, "beard", ()) == answer
 
 
 def test_mean_absolute_change_is_resampled_as_seeds() -> None:

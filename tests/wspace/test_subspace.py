@@ -190,7 +190,7 @@ def test_equal_latents_are_refused() -> None:
 
 
 def test_of_very_many_latents_some_are_looked_at_and_the_rare_are_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evenly spaced, so that the order of the labels does not matter; all, where too few of a label would be left."""
+    """Evenly spaced, so that the order of the labels does not matter; more, or all, where too few of a label would be left."""
     monkeypatch.setattr(subspace, "MOST_LATENTS", 2_000)
     monkeypatch.setattr(subspace, "FEWEST_LEFT", 100)
     w = torch.randn([6_000, 4], generator=torch.Generator().manual_seed(0))
@@ -201,3 +201,5 @@ def test_of_very_many_latents_some_are_looked_at_and_the_rare_are_not_lost(monke
     assert torch.equal(found.basis, thin.basis) and float(found.basis[0, 0]) > 0.98 and float(found.threshold[0]) == pytest.approx(1.0, abs=0.15)
     rare = torch.where(torch.arange(6_000) >= 5_940, 1.0, -1.0)
     assert subspace.thinned(w, rare > 0) == slice(None) and subspace.thinned(w) == slice(None, None, 3)
+    rather = torch.arange(6_000) >= 5_750  # 250: with every second one, 125 are left.
+    assert subspace.thinned(w, rather) == subspace.thinned(w, ~rather) == slice(None, None, 2)
