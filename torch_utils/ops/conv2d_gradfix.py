@@ -43,8 +43,9 @@ def conv2d(
 ) -> torch.Tensor:
     """`torch.nn.functional.conv2d` of images [n, I, H, W] and a weight [O, I/groups, kh, kw]."""
     if bias is None and cpu_winograd.suits(input, weight, stride, padding, dilation, groups):
-        pads = (padding, padding) if isinstance(padding, int) else (padding[0], padding[-1])
-        return cpu_winograd.convolve(input, weight, pads)
+        if stride not in (1, (1,), (1, 1), [1], [1, 1]):
+            return cpu_winograd.convolve_halving(input, weight)
+        return cpu_winograd.convolve(input, weight, (padding, padding) if isinstance(padding, int) else (padding[0], padding[-1]))
     return torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
@@ -59,4 +60,6 @@ def conv_transpose2d(
     dilation: Size = 1,
 ) -> torch.Tensor:
     """`torch.nn.functional.conv_transpose2d` of images [n, I, H, W] and a weight [I, O/groups, kh, kw]."""
+    if bias is None and cpu_winograd.suits_transposed(input, weight, stride, padding, output_padding, groups, dilation):
+        return cpu_winograd.convolve_doubling(input, weight)
     return torch.nn.functional.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)

@@ -441,8 +441,8 @@ at::Tensor gradient(const at::Tensor& dy, const at::Tensor& y, double gain, doub
 
 
 // cpu_winograd.cpp
-at::Tensor winograd(const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int64_t pad_x, bool adjoint);
-at::Tensor winograd_kernels(const at::Tensor& x, const at::Tensor& dy, int64_t pad_y, int64_t pad_x);
+at::Tensor winograd(const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int64_t pad_x, int64_t stride, bool adjoint);
+at::Tensor winograd_kernels(const at::Tensor& x, const at::Tensor& dy, int64_t pad_y, int64_t pad_x, int64_t stride, bool swapped);
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("bias_act", &bias_act);

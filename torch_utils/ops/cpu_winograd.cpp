@@ -8,6 +8,9 @@
 // Channels lie side by side in a vector everywhere, whatever the layout of the images, which are transposed when they are read and written. A
 // block of tiles goes through all steps while it is in the cache; only images are read from and written to memory. Every sum runs over the input
 // channels (of weights' gradients: over the tiles) in their order, so nothing depends on the number of threads.
+//
+// With a stride of 2, even pixels meet the kernel's outer taps and odd ones its middle: along an axis F(4, 2) of 5 products, and 4 without any
+// transformation; 81 in both, where the definition has 144. The adjoint of that is the transposed convolution, which enlarges.
 
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
@@ -17,6 +20,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <optional>
+#include <tuple>
 #include <utility>
 
 namespace {
@@ -24,12 +29,12 @@ namespace {
 using Vec = at::vec::Vectorized<float>;
 
 constexpr int64_t V = Vec::size();
-constexpr int64_t kPoints = 36;
-constexpr int64_t kGroup = 2 * V;     // output channels that are computed together
-constexpr int64_t kSegment = 16;      // tiles of a row that are transformed together
+constexpr int64_t kGroup = 2 * V;  // output channels that are computed together
 constexpr int kRows = V == 16 ? 14 : 6;  // rows of a product that are kept in registers, two vectors wide
 constexpr int64_t kOwnFloats = 1 << 17, kSharedFloats = 1 << 21;  // of a block of transformed tiles: for one thread, for all together
-constexpr int64_t kKernelsFloats = 1 << 20;                       // transformed kernels up to here are kept for all blocks
+constexpr int64_t kKernelsFloats = 1 << 20;  // transformed kernels up to here are kept for all blocks
+constexpr int64_t kSumsFloats = 1 << 22;     // of the gradients of transformed kernels
+constexpr int64_t kAhead = 6;                // channels whose kernels are fetched before they are needed
 constexpr float kA = 0.70710678118654752f, kB = 1.41421356237309505f;  // the points; kA^2 = 1/2, kB^2 = 2
 
 inline Vec fma(Vec a, float b, Vec c) { return at::vec::fmadd(a, Vec(b), c); }
@@ -99,6 +104,134 @@ struct FromKernel {  // G', 6 -> 3
     o[2] = fma(s1, -1.0f / 3, fma(s2, 1.0f / 3, u[5]));
   }
 };
+
+// The same with a stride of 2: points 0, 1, -1, -1/2 and infinity for the even pixels; then the odd ones as they are.
+struct EvenPoints {  // B' of F(4, 2)
+  static void map(const Vec& d0, const Vec& d1, const Vec& d2, const Vec& d3, const Vec& d4, Vec* o) {
+    const Vec half = times(d2 - d0, 0.5f);
+    o[0] = half + (d3 - d1);
+    o[1] = fma(d2, 1.5f, fma(d1, 0.5f, d3));
+    o[2] = fma(d1 + d2, -0.5f, d3);
+    o[3] = d3 - d1;
+    o[4] = fma(d3 - d1, 0.5f, d4 - d2);
+  }
+  static void back(const Vec* m, Vec* o) {  // A'
+    const Vec sum = m[1] + m[2], difference = m[1] - m[2];
+    o[0] = m[0] + (sum + m[3]);
+    o[1] = fma(m[3], -0.5f, difference);
+    o[2] = fma(m[3], 0.25f, sum);
+    o[3] = fma(m[3], -0.125f, difference + m[4]);
+  }
+};
+
+struct StridedToInput {  // 9 pixels
+  static constexpr int from = 9, to = 9;
+  static void map(const Vec* d, Vec* o) {
+    EvenPoints::map(d[0], d[2], d[4], d[6], d[8], o);
+    for (int i = 0; i < 4; ++i) o[5 + i] = d[2 * i + 1];
+  }
+};
+
+struct StridedFromProduct {
+  static constexpr int from = 9, to = 4;
+  static void map(const Vec* m, Vec* o) {
+    EvenPoints::back(m, o);
+    for (int i = 0; i < 4; ++i) o[i] = o[i] + m[5 + i];
+  }
+};
+
+struct StridedToProduct {
+  static constexpr int from = 4, to = 9;
+  static void map(const Vec* y, Vec* o) {
+    o[0] = y[0];
+    const Vec even = y[0] + y[2], odd = y[1] + y[3];
+    o[1] = even + odd;
+    o[2] = even - odd;
+    o[3] = fma(y[3], -0.125f, fma(y[2], 0.25f, fma(y[1], -0.5f, y[0])));
+    o[4] = y[3];
+    for (int i = 0; i < 4; ++i) o[5 + i] = y[i];
+  }
+};
+
+struct StridedToKernel {
+  static constexpr int from = 3, to = 6;
+  static void map(const Vec* g, Vec* o) {
+    o[0] = times(g[0], -2.0f);
+    o[1] = times(g[0] + g[2], 1.0f / 3);
+    o[2] = g[2] - g[0];
+    o[3] = fma(g[2], -4.0f / 3, times(g[0], 8.0f / 3));
+    o[4] = g[2];
+    o[5] = g[1];
+  }
+};
+
+struct StridedFromKernel {
+  static constexpr int from = 6, to = 3;
+  static void map(const Vec* u, Vec* o) {
+    const Vec third = times(u[1], 1.0f / 3);
+    o[0] = fma(u[0], -2.0f, fma(u[3], 8.0f / 3, third - u[2]));
+    o[1] = u[5];
+    o[2] = fma(u[3], -4.0f / 3, third + (u[2] + u[4]));
+  }
+};
+
+struct TransposedToInput {  // a small image's pixels: the one before, and the 4 of the tile
+  static constexpr int from = 5, to = 9;
+  static void map(const Vec* d, Vec* o) {
+    EvenPoints::map(d[0], d[1], d[2], d[3], d[4], o);
+    for (int i = 0; i < 4; ++i) o[5 + i] = d[1 + i];
+  }
+};
+
+struct TransposedFromProduct {  // 8 pixels
+  static constexpr int from = 9, to = 8;
+  static void map(const Vec* m, Vec* o) {
+    Vec even[4];
+    EvenPoints::back(m, even);
+    for (int i = 0; i < 4; ++i) {
+      o[2 * i] = even[i];
+      o[2 * i + 1] = m[5 + i];
+    }
+  }
+};
+
+constexpr int64_t kUnique = 36;  // transformed taps of a kernel
+
+// Ways to convolve: products along an axis, of which all from the 6th on have the kernel of the 6th; pixels from a tile to the next.
+struct Plain {
+  using Input = ToInput;
+  using Output = FromProduct;
+  using Gradient = ToProduct;
+  using Kernel = ToKernel;
+  using BackToKernel = FromKernel;
+  static constexpr int64_t axis = 6, in = 4, out = 4, segment = 16;  // segment: tiles of a row that are transformed together
+};
+
+struct Strided {
+  using Input = StridedToInput;
+  using Output = StridedFromProduct;
+  using Gradient = StridedToProduct;
+  using Kernel = StridedToKernel;
+  using BackToKernel = StridedFromKernel;
+  static constexpr int64_t axis = 9, in = 8, out = 4, segment = 8;
+};
+
+struct Transposed {
+  using Input = TransposedToInput;
+  using Output = TransposedFromProduct;
+  using Kernel = StridedToKernel;
+  static constexpr int64_t axis = 9, in = 4, out = 8, segment = 8;
+};
+
+template <typename Way>
+constexpr int64_t points() {
+  return Way::axis * Way::axis;
+}
+
+template <typename Way>
+constexpr int64_t kernel_of(int64_t point) {
+  return std::min<int64_t>(point / Way::axis, 5) * 6 + std::min<int64_t>(point % Way::axis, 5);
+}
 
 // Map along both axes: reads vectors at in + row * row_step + column * V, writes them at out + (row * Map::to + column) * step (column-step apart).
 template <typename Map>
@@ -248,148 +381,239 @@ void multiply(int64_t rows, int64_t vectors, int64_t depth, const float* a, int6
   }
 }
 
-// How a batch of results is cut into tiles of 4x4 pixels, counted through.
+// How a batch is cut into tiles, counted through.
 struct Tiles {
   int64_t down, across, count, pad_y, pad_x;
 
-  Tiles(const Images<float>& y, int64_t pad_y, int64_t pad_x)
-      : down(ceil_div(y.height, 4)), across(ceil_div(y.width, 4)), count(y.n * down * across), pad_y(pad_y), pad_x(pad_x) {}
+  Tiles(int64_t n, int64_t down, int64_t across, int64_t pad_y, int64_t pad_x)
+      : down(down), across(across), count(n * down * across), pad_y(pad_y), pad_x(pad_x) {}
 
-  // op(first tile counted from `begin`, number, image, row, column of tiles) for pieces of rows of tiles.
+  // op(first tile counted from `begin`, number, image, row, column of tiles) for pieces of rows of tiles, at most `longest`.
   template <typename Op>
-  void segments(int64_t begin, int64_t end, const Op& op) const {
+  void segments(int64_t begin, int64_t end, int64_t longest, const Op& op) const {
     for (int64_t t = begin; t < end;) {
       const int64_t column = t % across, row = t / across % down, image = t / across / down;
-      const int64_t some = std::min({kSegment, across - column, end - t});
+      const int64_t some = std::min({longest, across - column, end - t});
       op(t - begin, some, image, row, column);
       t += some;
     }
   }
 };
 
+// Floats from a point to the next: an odd number of lines of the cache, as an even one would have all points meet in few of its places.
+int64_t odd(int64_t floats) { return (ceil_div(floats, 16) | 1) * 16; }
+
 // A block of transformed tiles: [point][tile][channel], channels filled up to whole vectors.
 struct Block {
   float* data;
   int64_t tiles, step;  // step: floats from a tile to the next
-  int64_t point() const { return tiles * step; }
+  int64_t point() const { return odd(tiles * step); }
 };
 
 int64_t filled(int64_t channels) { return ceil_div(channels, V) * V; }
-int64_t step_of(int64_t channels) { return filled(channels) + (filled(channels) % 256 == 0 ? V : 0); }  // no power of two: it would thrash the cache
+int64_t step_of(int64_t channels) { return filled(channels) + (filled(channels) % 256 == 0 ? V : 0); }
 
-// Transforms V channels of tiles [begin, end): windows of 6x6 of x by B', or of 4x4 of a gradient by A.
-template <typename Map>
-void transform(const Images<const float>& x, const Tiles& tiles, int64_t begin, int64_t end, int64_t channel, const Block& block) {
-  alignas(64) float window[Map::from * (4 * kSegment + 2) * V];
-  const bool input = Map::from == 6;
-  tiles.segments(begin, end, [&](int64_t first, int64_t some, int64_t image, int64_t row, int64_t column) {
-    const int64_t columns = 4 * some + (input ? 2 : 0);
-    read_window(x, image, channel, 4 * row - (input ? tiles.pad_y : 0), 4 * column - (input ? tiles.pad_x : 0), Map::from, columns, window);
+at::Tensor floats(int64_t count) { return at::empty({count}, at::kFloat); }
+
+// Transforms V channels of tiles [begin, end); windows of x lie `in` pixels apart, the first pads before the image.
+template <typename Map, int64_t in, int64_t segment>
+void transform(const Images<const float>& x, const Tiles& tiles, int64_t pad_y, int64_t pad_x, int64_t begin, int64_t end, int64_t channel,
+               const Block& block) {
+  alignas(64) float window[Map::from * (in * (segment - 1) + Map::from) * V];
+  tiles.segments(begin, end, segment, [&](int64_t first, int64_t some, int64_t image, int64_t row, int64_t column) {
+    const int64_t columns = in * (some - 1) + Map::from;
+    read_window(x, image, channel, in * row - pad_y, in * column - pad_x, Map::from, columns, window);
     for (int64_t t = 0; t < some; ++t)
-      along_both<Map>(window + 4 * t * V, columns * V, V, block.data + (first + t) * block.step + channel, Map::to * block.point(), block.point());
+      along_both<Map>(window + in * t * V, columns * V, V, block.data + (first + t) * block.step + channel, Map::to * block.point(), block.point());
   });
 }
 
-// The kernels: w[o][c][3][3] forward; of the adjoint w[c][o][3][3], turned by half.
+// The kernels w[o][c][3][3], whatever the order of o and c in memory; turned by half for an adjoint.
 struct Kernels {
   const float* data;
-  int64_t from, to;  // channels
-  bool adjoint;
+  int64_t from, to, from_step, to_step;
+  bool turned;
 };
 
 // Transformed kernels of V output channels: to[point][c][.], `step` floats from a c to the next.
+template <typename Map>
 void transform_kernels(const Kernels& w, int64_t o, float* to, int64_t step) {
   alignas(64) float taps[9 * V * V], turned[9 * V];
-  const int64_t lanes = std::min(V, w.to - o);
+  const int64_t lanes = std::min(V, w.to - o), point = odd(w.from * step);
   for (int64_t c = 0; c < w.from; c += V) {
     const int64_t some = std::min(V, w.from - c);
-    if (w.adjoint)
-      for (int64_t i = 0; i < some; ++i) {
-        gather_lanes(w.data + ((c + i) * w.to + o) * 9, 9, lanes, 9, turned);
-        for (int64_t k = 0; k < 9; ++k) Vec::loadu(turned + (8 - k) * V).store(taps + (i * 9 + k) * V);
+    const float* from = w.data + o * w.to_step + c * w.from_step;
+    if (w.from_step == 9) gather_lanes(from, w.to_step, lanes, some * 9, taps);
+    for (int64_t i = 0; i < some; ++i, from += w.from_step) {
+      float* one = taps + i * 9 * V;
+      if (w.from_step != 9) {
+        for (int64_t k = 0; k < lanes * 9; k += 16) __builtin_prefetch(from + kAhead * w.from_step + k);  // each c lies far from the last
+        gather_lanes(from, w.to_step, lanes, 9, one);
       }
-    else
-      gather_lanes(w.data + (o * w.from + c) * 9, w.from * 9, lanes, some * 9, taps);
-    for (int64_t i = 0; i < some; ++i)
-      along_both<ToKernel>(taps + i * 9 * V, 3 * V, V, to + (c + i) * step, 6 * w.from * step, w.from * step);
+      if (w.turned) {
+        for (int64_t k = 0; k < 9; ++k) Vec::loadu(one + (8 - k) * V).store(turned + k * V);
+        one = turned;
+      }
+      along_both<Map>(one, 3 * V, V, to + (c + i) * step, 6 * point, point);
+    }
   }
 }
 
-// One convolution. The results of kGroup channels are computed at a time: filters, 36 products, back.
+// One convolution. The results of kGroup channels are computed at a time: kernels, products, back.
+template <typename Way>
 struct Convolution {
   Images<const float> x;
   Images<float> y;
   Kernels w;
   Tiles tiles;
 
+  static constexpr int64_t all = points<Way>();
   int64_t groups() const { return ceil_div(y.channels, kGroup); }
   int64_t width(int64_t group) const { return std::min(kGroup, filled(y.channels) - group * kGroup); }
-  int64_t kernels_floats() const { return kPoints * w.from * kGroup; }  // of one group
+  int64_t kernels_floats() const { return kUnique * odd(w.from * kGroup); }  // of one group
 
   void kernels(int64_t group, float* to) const {
-    for (int64_t v = 0; v < width(group); v += V) transform_kernels(w, group * kGroup + v, to + v, width(group));
+    for (int64_t v = 0; v < width(group); v += V) transform_kernels<typename Way::Kernel>(w, group * kGroup + v, to + v, width(group));
+  }
+
+  void fill(int64_t begin, int64_t end, int64_t channel, const Block& block) const {
+    transform<typename Way::Input, Way::in, Way::segment>(x, tiles, tiles.pad_y, tiles.pad_x, begin, end, channel, block);
   }
 
   // Tiles [begin, end) of a group of channels.
   void results(const Block& block, int64_t begin, int64_t end, int64_t group, const float* kernels, float* products) const {
-    const int64_t some = end - begin, wide = width(group);
-    for (int64_t p = 0; p < kPoints; ++p)
-      multiply<false>(some, wide / V, w.from, block.data + p * block.point(), block.step, kernels + p * w.from * wide, wide,
-                      products + p * some * wide, wide, false);
-    alignas(64) float window[4 * 4 * kSegment * V];
+    const int64_t some = end - begin, wide = width(group), point = odd(some * wide);
+    for (int64_t p = 0; p < all; ++p)
+      multiply<false>(some, wide / V, w.from, block.data + p * block.point(), block.step, kernels + kernel_of<Way>(p) * odd(w.from * wide), wide,
+                      products + p * point, wide, false);
+    alignas(64) float window[Way::out * Way::out * Way::segment * V];
     for (int64_t v = 0; v < wide; v += V)
-      tiles.segments(begin, end, [&](int64_t first, int64_t number, int64_t image, int64_t row, int64_t column) {
+      tiles.segments(begin, end, Way::segment, [&](int64_t first, int64_t number, int64_t image, int64_t row, int64_t column) {
         for (int64_t t = 0; t < number; ++t)
-          along_both<FromProduct>(products + (first + t) * wide + v, 6 * some * wide, some * wide, window + 4 * t * V, 4 * number * V, V);
-        write_window(window, 4 * number, y, image, group * kGroup + v, 4 * row, 4 * column, 4);
+          along_both<typename Way::Output>(products + (first + t) * wide + v, Way::axis * point, point, window + Way::out * t * V,
+                                           Way::out * number * V, V);
+        write_window(window, Way::out * number, y, image, group * kGroup + v, Way::out * row, Way::out * column, Way::out);
       });
   }
-};
 
-at::Tensor floats(int64_t count) { return at::empty({count}, at::kFloat); }
-
-// Few channels: all kernels are transformed once, and each thread takes blocks of tiles through all steps.
-void by_tiles(const Convolution& job) {
-  const int64_t step = step_of(job.w.from), size = std::clamp<int64_t>(kOwnFloats / (kPoints * step) / kRows, 2, 16) * kRows;
-  const at::Tensor kernels = floats(job.groups() * job.kernels_floats());
-  float* u = kernels.mutable_data_ptr<float>();
-  at::parallel_for(0, job.groups(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) job.kernels(g, u + g * job.kernels_floats());
-  });
-  const int64_t blocks = ceil_div(job.tiles.count, size);
-  at::parallel_for(0, blocks, 1, [&](int64_t from, int64_t to) {
-    const at::Tensor space = floats(kPoints * size * (step + kGroup));
-    for (int64_t b = from; b < to; ++b) {
-      const int64_t begin = job.tiles.count * b / blocks, end = job.tiles.count * (b + 1) / blocks;
-      const Block block{space.mutable_data_ptr<float>(), end - begin, step};
-      for (int64_t c = 0; c < job.w.from; c += V) transform<ToInput>(job.x, job.tiles, begin, end, c, block);
-      for (int64_t g = 0; g < job.groups(); ++g)
-        job.results(block, begin, end, g, u + g * job.kernels_floats(), block.data + kPoints * size * step);
-    }
-  });
-}
-
-// Many channels: a block of tiles is transformed by all threads, and then each takes groups of channels. Kernels are transformed again for each block.
-void by_channels(const Convolution& job) {
-  const int64_t step = step_of(job.w.from), size = std::max<int64_t>(kSharedFloats / (kPoints * step) / kRows, 4) * kRows;
-  const int64_t blocks = ceil_div(job.tiles.count, size), most = ceil_div(job.tiles.count, blocks);
-  const at::Tensor space = floats(kPoints * most * step);
-  for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t begin = job.tiles.count * b / blocks, end = job.tiles.count * (b + 1) / blocks;
-    const Block block{space.mutable_data_ptr<float>(), end - begin, step};
-    at::parallel_for(0, ceil_div(job.w.from, V), 1, [&](int64_t from, int64_t to) {
-      for (int64_t v = from; v < to; ++v) transform<ToInput>(job.x, job.tiles, begin, end, v * V, block);
+  // Few channels: all kernels are transformed once, and each thread takes blocks of tiles through all steps.
+  void by_tiles() const {
+    const int64_t step = step_of(w.from), size = std::clamp<int64_t>(kOwnFloats / (all * step) / kRows, 2, 16) * kRows;
+    const at::Tensor kept = floats(groups() * kernels_floats());
+    float* u = kept.mutable_data_ptr<float>();
+    at::parallel_for(0, groups(), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t g = begin; g < end; ++g) kernels(g, u + g * kernels_floats());
     });
-    at::parallel_for(0, job.groups(), 1, [&](int64_t from, int64_t to) {
-      const at::Tensor own = floats(job.kernels_floats() + kPoints * most * kGroup);
-      float* u = own.mutable_data_ptr<float>();
-      for (int64_t g = from; g < to; ++g) {
-        job.kernels(g, u);
-        job.results(block, begin, end, g, u, u + job.kernels_floats());
+    const int64_t blocks = ceil_div(tiles.count, size);
+    at::parallel_for(0, blocks, 1, [&](int64_t from, int64_t to) {
+      const at::Tensor space = floats(all * (odd(size * step) + odd(size * kGroup)));
+      for (int64_t b = from; b < to; ++b) {
+        const int64_t begin = tiles.count * b / blocks, end = tiles.count * (b + 1) / blocks;
+        const Block block{space.mutable_data_ptr<float>(), end - begin, step};
+        for (int64_t c = 0; c < w.from; c += V) fill(begin, end, c, block);
+        for (int64_t g = 0; g < groups(); ++g) results(block, begin, end, g, u + g * kernels_floats(), block.data + all * odd(size * step));
       }
     });
   }
-}
+
+  // Many channels: a block of tiles is transformed by all threads, and then each takes groups of channels. Kernels are transformed anew for each block.
+  void by_channels() const {
+    const int64_t step = step_of(w.from), size = std::max<int64_t>(kSharedFloats / (all * step) / kRows, 2) * kRows;
+    const int64_t blocks = ceil_div(tiles.count, size), most = ceil_div(tiles.count, blocks);
+    const at::Tensor space = floats(all * odd(most * step));
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t begin = tiles.count * b / blocks, end = tiles.count * (b + 1) / blocks;
+      const Block block{space.mutable_data_ptr<float>(), end - begin, step};
+      at::parallel_for(0, ceil_div(w.from, V), 1, [&](int64_t from, int64_t to) {
+        for (int64_t v = from; v < to; ++v) fill(begin, end, v * V, block);
+      });
+      at::parallel_for(0, groups(), 1, [&](int64_t from, int64_t to) {
+        const at::Tensor own = floats(kernels_floats() + all * odd(most * kGroup));
+        float* u = own.mutable_data_ptr<float>();
+        for (int64_t g = from; g < to; ++g) {
+          kernels(g, u);
+          results(block, begin, end, g, u, u + kernels_floats());
+        }
+      });
+    }
+  }
+
+  void run() const {
+    if (tiles.count == 0) return;
+    groups() * kernels_floats() <= kKernelsFloats ? by_tiles() : by_channels();
+  }
+};
+
+// The gradient by the kernels: products of the tiles of images and of gradients, summed over the tiles.
+template <typename Way>
+struct KernelGradient {
+  Images<const float> x, dy;
+  float* dw;
+  int64_t from_step, to_step;  // of dw
+  Tiles tiles;
+
+  static constexpr int64_t all = points<Way>();
+
+  // Some vectors of output channels at a time, so that the sums do not grow beyond all bounds.
+  void run() const {
+    const int64_t from = x.channels, vectors = filled(dy.channels) / V;
+    const int64_t together = std::clamp<int64_t>(kSumsFloats / (kUnique * from * V), 1, vectors);
+    const int64_t step = step_of(from), wide = step_of(dy.channels);
+    const int64_t best = kUnique * from * filled(dy.channels) > kKernelsFloats ? 2 * kSharedFloats : 4 * kOwnFloats;  // many sums: few passes over them
+    const int64_t blocks = ceil_div(tiles.count, std::max<int64_t>(best / (all * (step + wide)), 32)), most = ceil_div(tiles.count, blocks);
+    const at::Tensor space = floats(all * (odd(most * step) + odd(most * wide))), sums = floats(kUnique * odd(from * together * V));
+    float *left = space.mutable_data_ptr<float>(), *du = sums.mutable_data_ptr<float>();
+    for (int64_t v = 0; v < vectors; v += together) {
+      const int64_t some = std::min(together, vectors - v), out = some * V, point = odd(from * out);
+      for (int64_t b = 0; b < blocks; ++b) {
+        const int64_t begin = tiles.count * b / blocks, end = tiles.count * (b + 1) / blocks;
+        const Block images{left, end - begin, step}, gradients{left + all * odd(most * step), end - begin, wide};
+        if (v == 0 || blocks > 1) fill(begin, end, images, gradients);
+        at::parallel_for(0, kUnique, 1, [&](int64_t u, int64_t stop) {
+          for (; u < stop; ++u) {
+            bool first = b == 0;
+            for (int64_t p = 0; p < all; ++p) {
+              if (kernel_of<Way>(p) != u) continue;
+              multiply<true>(from, some, end - begin, images.data + p * images.point(), step, gradients.data + p * gradients.point() + v * V, wide,
+                             du + u * point, out, !first);
+              first = false;
+            }
+          }
+        });
+      }
+      back(v, some, du);
+    }
+  }
+
+  void fill(int64_t begin, int64_t end, const Block& left, const Block& right) const {
+    const int64_t vectors = filled(x.channels) / V;
+    at::parallel_for(0, vectors + filled(dy.channels) / V, 1, [&](int64_t i, int64_t stop) {
+      for (; i < stop; ++i)
+        if (i < vectors)
+          transform<typename Way::Input, Way::in, Way::segment>(x, tiles, tiles.pad_y, tiles.pad_x, begin, end, i * V, left);
+        else
+          transform<typename Way::Gradient, Way::out, Way::segment>(dy, tiles, 0, 0, begin, end, (i - vectors) * V, right);
+    });
+  }
+
+  // Of `some` vectors of output channels from the first on: G' du G, and to dw.
+  void back(int64_t first, int64_t some, const float* du) const {
+    const int64_t from = x.channels, out = some * V, point = odd(from * out);
+    at::parallel_for(0, some, 1, [&](int64_t v, int64_t stop) {
+      alignas(64) float taps[9 * V * V];
+      for (; v < stop; ++v)
+        for (int64_t c = 0, o = (first + v) * V; c < from; c += V) {
+          const int64_t number = std::min(V, from - c);
+          float* to = dw + o * to_step + c * from_step;
+          for (int64_t i = 0; i < number; ++i) {
+            along_both<typename Way::BackToKernel>(du + (c + i) * out + v * V, 6 * point, point, taps + i * 9 * V, 3 * V, V);
+            if (from_step != 9) scatter_lanes(taps + i * 9 * V, 9, to + i * from_step, to_step, dy.channels - o);
+          }
+          if (from_step == 9) scatter_lanes(taps, number * 9, to, to_step, dy.channels - o);
+        }
+    });
+  }
+};
 
 template <typename T>
 Images<T> images(T* data, const at::Tensor& x) {
@@ -398,56 +622,41 @@ Images<T> images(T* data, const at::Tensor& x) {
 
 }  // namespace
 
-// See cpu_winograd.py, which has checked the arguments: x [n, C, h, w] dense, w [O, C, 3, 3] without gaps (of the adjoint [C, O, 3, 3]).
-at::Tensor winograd(const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int64_t pad_x, bool adjoint) {
+// See cpu_winograd.py, which has checked the arguments: x [n, C, h, w] dense; w [O, C, 3, 3], whose taps lie side by side, of an adjoint [C, O, 3, 3].
+at::Tensor winograd(const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int64_t pad_x, int64_t stride, bool adjoint) {
   pybind11::gil_scoped_release others_may_run;
-  const int64_t to = w.size(adjoint ? 1 : 0);
-  at::Tensor y = at::empty({x.size(0), to, x.size(2) + 2 * pad_y - 2, x.size(3) + 2 * pad_x - 2}, x.options(),
-                           x.is_contiguous() ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast);
-  const auto out = images(y.mutable_data_ptr<float>(), y);
-  Images<float> results = out;
-  results.pixels = !x.is_contiguous();
-  const Convolution job{images(x.const_data_ptr<float>(), x), results, {w.const_data_ptr<float>(), x.size(1), to, adjoint}, Tiles(out, pad_y, pad_x)};
-  if (job.tiles.count == 0) return y;
-  job.groups() * job.kernels_floats() <= kKernelsFloats ? by_tiles(job) : by_channels(job);
+  const int from = adjoint ? 0 : 1, to = 1 - from;
+  const Kernels kernels{w.const_data_ptr<float>(), w.size(from), w.size(to), w.stride(from), w.stride(to), adjoint};
+  const auto side = [&](int64_t size, int64_t pad) { return stride == 1 ? size + 2 * pad - 2 : adjoint ? 2 * size + 1 : (size + 2 * pad - 1) / 2; };
+  const bool pixels = !x.is_contiguous();
+  at::Tensor y = at::empty({x.size(0), kernels.to, side(x.size(2), pad_y), side(x.size(3), pad_x)}, x.options(),
+                           pixels ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
+  const Images<const float> in = images(x.const_data_ptr<float>(), x);
+  const Images<float> out{y.mutable_data_ptr<float>(), y.size(0), y.size(1), y.size(2), y.size(3), pixels};
+  const auto tiles = [&](int64_t size, int64_t pad_y, int64_t pad_x) {
+    return Tiles(out.n, ceil_div(out.height, size), ceil_div(out.width, size), pad_y, pad_x);
+  };
+  if (stride == 1)
+    Convolution<Plain>{in, out, kernels, tiles(Plain::out, pad_y, pad_x)}.run();
+  else if (adjoint)
+    Convolution<Transposed>{in, out, kernels, tiles(Transposed::out, 1, 1)}.run();
+  else
+    Convolution<Strided>{in, out, kernels, tiles(Strided::out, pad_y, pad_x)}.run();
   return y;
 }
 
-// The gradient by the kernels [O, C, 3, 3] from that by the results, dy [n, O, h + 2 pad_y - 2, ...].
-at::Tensor winograd_kernels(const at::Tensor& x, const at::Tensor& dy, int64_t pad_y, int64_t pad_x) {
+// The gradient by the kernels [O, C, 3, 3] from that by the results, dy; o next to o in memory if `swapped`.
+at::Tensor winograd_kernels(const at::Tensor& x, const at::Tensor& dy, int64_t pad_y, int64_t pad_x, int64_t stride, bool swapped) {
   pybind11::gil_scoped_release others_may_run;
-  const int64_t from = x.size(1), to = dy.size(1), step = step_of(from), wide = step_of(to);
-  at::Tensor dw = at::zeros({to, from, 3, 3}, x.options());
-  const auto in = images(x.const_data_ptr<float>(), x), gradient = images(dy.const_data_ptr<float>(), dy);
-  const Tiles tiles({nullptr, dy.size(0), to, dy.size(2), dy.size(3), false}, pad_y, pad_x);
-  if (tiles.count == 0) return dw;
-  const int64_t blocks = ceil_div(tiles.count * kPoints * (step + wide), 2 * kSharedFloats), most = ceil_div(tiles.count, blocks);
-  const at::Tensor space = floats(kPoints * most * (step + wide)), sums = floats(kPoints * from * filled(to));
-  float* du = sums.mutable_data_ptr<float>();
-  const int64_t out = filled(to), vectors = filled(from) / V, all = vectors + out / V;
-  for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t begin = tiles.count * b / blocks, end = tiles.count * (b + 1) / blocks;
-    const Block left{space.mutable_data_ptr<float>(), end - begin, step}, right{left.data + kPoints * most * step, end - begin, wide};
-    at::parallel_for(0, all, 1, [&](int64_t i, int64_t stop) {
-      for (; i < stop; ++i)
-        i < vectors ? transform<ToInput>(in, tiles, begin, end, i * V, left) : transform<ToProduct>(gradient, tiles, begin, end, (i - vectors) * V, right);
-    });
-    at::parallel_for(0, kPoints, 1, [&](int64_t p, int64_t stop) {
-      for (; p < stop; ++p)
-        multiply<true>(from, out / V, end - begin, left.data + p * left.point(), step, right.data + p * right.point(), wide, du + p * from * out, out,
-                       b > 0);
-    });
-  }
-  float* result = dw.mutable_data_ptr<float>();
-  at::parallel_for(0, out / V, 1, [&](int64_t v, int64_t stop) {
-    alignas(64) float taps[9 * V * V];
-    for (; v < stop; ++v)
-      for (int64_t c = 0; c < from; c += V) {
-        const int64_t some = std::min(V, from - c);
-        for (int64_t i = 0; i < some; ++i)
-          along_both<FromKernel>(du + (c + i) * out + v * V, 6 * from * out, from * out, taps + i * 9 * V, 3 * V, V);
-        scatter_lanes(taps, some * 9, result + (v * V * from + c) * 9, from * 9, to - v * V);
-      }
-  });
+  const int64_t from = x.size(1), to = dy.size(1);
+  at::Tensor dw = swapped ? at::zeros({from, to, 3, 3}, x.options()).transpose(0, 1) : at::zeros({to, from, 3, 3}, x.options());
+  const Images<const float> left = images(x.const_data_ptr<float>(), x), right = images(dy.const_data_ptr<float>(), dy);
+  float* out = dw.mutable_data_ptr<float>();
+  const Tiles tiles(right.n, ceil_div(right.height, 4), ceil_div(right.width, 4), pad_y, pad_x);
+  if (tiles.count == 0 || from == 0 || to == 0) return dw;
+  if (stride == 1)
+    KernelGradient<Plain>{left, right, out, dw.stride(1), dw.stride(0), tiles}.run();
+  else
+    KernelGradient<Strided>{left, right, out, dw.stride(1), dw.stride(0), tiles}.run();
   return dw;
 }

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from torch_utils import custom_ops
-from torch_utils.ops import conv2d_gradfix, cpu_kernels, cpu_winograd
+from torch_utils.ops import conv2d_gradfix, cpu_kernels, cpu_winograd, upfirdn2d
 from torch_utils.ops.conv2d_resample import conv2d_resample
 
 BOUND = 1e-5  # the one that users are told, relative to the largest value
@@ -38,7 +38,7 @@ def kernels(monkeypatch):
     monkeypatch.delenv(cpu_kernels.SWITCH, raising=False)
     monkeypatch.setattr(custom_ops, "verbosity", "none")
     monkeypatch.setattr(cpu_kernels, "LEAST_SAMPLES", 0)
-    for name in ("LEAST_CHANNELS", "LEAST_CHANNELS_OF_GRADIENT", "LEAST_TILES", "PRODUCTS_OF_A_SAMPLE"):
+    for name in ("LEAST_CHANNELS", "LEAST_TILES", "LEAST_SIDE_TO_DOUBLE", "LEAST_SIDE_OF_MANY", "PRODUCTS_OF_A_SAMPLE"):
         monkeypatch.setattr(cpu_winograd, name, 1)
     module = Counted(cpu_kernels._plugin())
     assert module.module is not None
@@ -66,15 +66,17 @@ def inputs(case, dtype=torch.float32):
     return x.to(dtype), w.to(dtype), pads
 
 
-def derivatives(convolve, x, w, layout):
+def derivatives(convolve, x, w, layout, second=True):
     """Value, gradients by x and w, and gradients of their cubes by x, w and the gradient of the value."""
     x, w = x.detach().clone(memory_format=layout).requires_grad_(), w.detach().clone().requires_grad_()
     y = convolve(x, w)
     random = torch.Generator().manual_seed(5)
     dy = torch.randn(y.shape, generator=random).to(y.dtype).contiguous(memory_format=layout).requires_grad_()
     first = torch.autograd.grad(y, [x, w], dy, create_graph=True)
-    second = torch.autograd.grad(sum((gradient / gradient.detach().abs().max()).pow(3).sum() for gradient in first), [x, w, dy])
-    return [tensor.detach() for tensor in (y, *first, *second)]
+    if not second:
+        return [tensor.detach() for tensor in (y, *first)]
+    third = torch.autograd.grad(sum((gradient / gradient.detach().abs().max()).pow(3).sum() for gradient in first), [x, w, dy])
+    return [tensor.detach() for tensor in (y, *first, *third)]
 
 
 def error(found, expected):
@@ -139,14 +141,48 @@ def test_images_with_gaps_and_turned_kernels(kernels):
     assert error(y, F.conv2d(gaps.double(), turned.double(), padding=pads)) < BOUND and kernels.calls == ["winograd"]
 
 
+def halving(convolve):
+    return lambda x, w: convolve(x, w, stride=2)
+
+
+RESAMPLING = {  # n, C, O, sides of the small images
+    "one tile": (1, 2, 3, 4, 4),
+    "less than a tile": (2, 19, 1, 1, 2),
+    "odd": (2, 33, 17, 9, 5),
+    "many channels": (1, 200, 170, 4, 6),
+    "many tiles": (1, 20, 18, 37, 33),
+}
+
+
 @compiled
-def test_few_channels_take_torchs_gradient_by_the_kernels(kernels, monkeypatch):
-    monkeypatch.setattr(cpu_winograd, "LEAST_CHANNELS_OF_GRADIENT", 6)
-    x, w, pads = inputs("wide padding")
-    found = derivatives(lambda x, w: conv2d_gradfix.conv2d(x, w, padding=pads), x, w, torch.contiguous_format)
-    expected = derivatives(lambda x, w: F.conv2d(x, w, padding=pads), x.double(), w.double(), torch.contiguous_format)
-    assert "winograd_kernels" not in kernels.calls
-    assert all(error(one, other) < BOUND for one, other in zip(found, expected, strict=True))
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("case", RESAMPLING)
+@pytest.mark.parametrize("enlarges", [False, True], ids=["halves", "doubles"])
+def test_a_stride_of_two_and_its_transpose(kernels, case, layout, enlarges):
+    n, c, o, height, width = RESAMPLING[case]
+    random = torch.Generator().manual_seed(6)
+    shape = (height, width) if enlarges else (2 * height + 1, 2 * width + 1)
+    x = torch.randn(n, c, *shape, generator=random)
+    w = torch.randn((c, o, 3, 3) if enlarges else (o, c, 3, 3), generator=random)
+    ours, torchs = (conv2d_gradfix.conv_transpose2d, F.conv_transpose2d) if enlarges else (conv2d_gradfix.conv2d, F.conv2d)
+    second = case != "many channels"  # torch takes seconds for them
+    found = derivatives(halving(ours), x, w, layout, second)
+    assert (kernels.calls.count("winograd"), kernels.calls.count("winograd_kernels")) == ((5, 2) if second else (2, 1))
+    for one, other in zip(found, derivatives(halving(torchs), x.double(), w.double(), layout, second), strict=True):
+        assert one.shape == other.shape and error(one, other) < BOUND
+
+
+@compiled
+def test_a_gradient_lies_in_memory_as_its_kernels_do(kernels):
+    w = torch.randn(6, 5, 3, 3, requires_grad=True)
+    conv2d_gradfix.conv_transpose2d(torch.randn(1, 5, 4, 4), w.transpose(0, 1), stride=2).sum().backward()
+    found, w.grad = w.grad.clone(), None
+    x = torch.randn(1, 5, 4, 4)
+    seen = []
+    turned = w.detach().transpose(0, 1).requires_grad_()
+    turned.register_hook(lambda gradient: seen.append(gradient.stride()))
+    conv2d_gradfix.conv_transpose2d(x, turned, stride=2).sum().backward()
+    assert seen == [turned.stride()] and found.is_contiguous()
 
 
 @compiled
@@ -179,7 +215,9 @@ OTHERS = {
     "float64": (torch.float64, 3, {}),
     "bfloat16": (torch.bfloat16, 3, {}),
     "another kernel": (torch.float32, 5, {}),
-    "a stride": (torch.float32, 3, dict(stride=2)),
+    "a stride of even sides": (torch.float32, 3, dict(stride=2)),
+    "a stride and padding": (torch.float32, 3, dict(stride=2, padding=1)),
+    "a large stride": (torch.float32, 3, dict(stride=3)),
     "a stride of an axis": (torch.float32, 3, dict(stride=(1, 2))),
     "dilation": (torch.float32, 3, dict(dilation=2)),
     "more padding": (torch.float32, 3, dict(padding=3)),
@@ -198,14 +236,38 @@ def test_other_convolutions_are_torchs(kernels, dtype, size, options):
     assert kernels.calls == []
 
 
+TRANSPOSED_OTHERS = {
+    "padding": dict(stride=2, padding=1),
+    "more pixels": dict(stride=2, output_padding=1),
+    "no stride": {},
+    "dilation": dict(stride=2, dilation=2),
+    "a bias": dict(stride=2, bias=torch.ones(6)),
+    "groups": dict(stride=2, groups=2, bias=None),
+}
+
+
+@compiled
+@pytest.mark.parametrize("options", TRANSPOSED_OTHERS.values(), ids=TRANSPOSED_OTHERS)
+def test_other_transposed_convolutions_are_torchs(kernels, options):
+    x, w = torch.randn(2, 4, 5, 6), torch.randn(4, 6, 3, 3)
+    assert torch.equal(conv2d_gradfix.conv_transpose2d(x, w, **options), F.conv_transpose2d(x, w, **options)) and kernels.calls == []
+
+
 def test_what_is_slower_so_is_torchs(monkeypatch):
     """Few channels, few tiles, little work: nothing is compiled for them."""
     monkeypatch.setattr(cpu_kernels, "_plugin", lambda: pytest.fail("asked for"))
-    for n, c, o, side in [(8, 15, 64, 64), (8, 64, 3, 64), (1, 512, 512, 8), (3, 512, 512, 8), (1, 16, 16, 128)]:
-        assert not cpu_winograd.suits(torch.zeros(n, c, side, side), torch.zeros(o, c, 3, 3), 1, 1, 1, 1)
+
+    def plain(n, c, o, side):
+        return cpu_winograd.suits(torch.zeros(n, c, side, side), torch.zeros(o, c, 3, 3), 1, 1, 1, 1)
+
+    def doubles(n, c, o, side):
+        return cpu_winograd.suits_transposed(torch.zeros(n, c, side, side), torch.zeros(c, o, 3, 3), 2, 0, 0, 1, 1)
+
+    assert not any(plain(*case) for case in [(8, 15, 64, 64), (8, 64, 3, 64), (3, 512, 512, 4), (1, 16, 16, 64)])
+    assert not any(doubles(*case) for case in [(8, 15, 64, 64), (8, 512, 512, 4), (20, 128, 64, 8), (1, 16, 16, 64)])
     monkeypatch.setattr(cpu_kernels, "_plugin", lambda: "compiled")
-    for n, c, o, side in [(20, 16, 16, 64), (1, 512, 512, 16), (1, 64, 64, 256)]:
-        assert cpu_winograd.suits(torch.zeros(n, c, side, side), torch.zeros(o, c, 3, 3), 1, 1, 1, 1)
+    assert all(plain(*case) for case in [(20, 16, 16, 64), (1, 512, 512, 8), (1, 64, 64, 256)])
+    assert all(doubles(*case) for case in [(20, 32, 16, 32), (1, 512, 512, 8), (1, 128, 64, 128)])
 
 
 def test_without_a_compiler_or_switched_off_it_is_torchs_convolution(monkeypatch):
@@ -217,5 +279,8 @@ def test_without_a_compiler_or_switched_off_it_is_torchs_convolution(monkeypatch
 @compiled
 def test_the_layers_of_networks_take_it(kernels):
     x, w = torch.randn(1, 4, 8, 8), torch.randn(4, 4, 3, 3)
-    y = conv2d_resample(x, w, padding=1)
-    assert kernels.calls == ["winograd"] and error(y, F.conv2d(x.double(), w.double(), padding=1)) < BOUND
+    f = upfirdn2d.setup_filter([1, 3, 3, 1])
+    for options, side in ({}, 8), (dict(up=2, flip_weight=False), 16), (dict(down=2), 4):
+        y, expected = (conv2d_resample(x.to(dtype), w.to(dtype), f, padding=1, **options) for dtype in (torch.float32, torch.float64))
+        assert y.shape[2:] == (side, side) and error(y, expected) < BOUND
+    assert kernels.calls.count("winograd") == 3
