@@ -516,7 +516,7 @@ struct Convolution {
     });
   }
 
-  // Many channels: a block of tiles is transformed by all threads, and then each takes groups of channels. Kernels are transformed anew for each block.
+  // Many channels: a block of tiles is transformed by all threads, then each takes groups of channels. Kernels are transformed anew for each block.
   void by_channels() const {
     const int64_t step = step_of(w.from), size = std::max<int64_t>(kSharedFloats / (all * step) / kRows, 2) * kRows;
     const int64_t blocks = ceil_div(tiles.count, size), most = ceil_div(tiles.count, blocks);
