@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled code on a CPU (`cpu_resample.cpp`, `cpu_activation.cpp`, `cpu_winograd.cpp`): when it is used, and the derivatives of resampling of any order.
+"""Compiled code on a CPU (`cpu_resample.cpp`, `cpu_activation.cpp`, `cpu_winograd.cpp`): when it is used; derivatives of resampling of any order.
 
 It is compiled when the first large image is to be resampled, once per machine (torch's folder for extensions keeps it). Where that cannot be, one
 warning says why and what it costs, and torch's own operations do the work. The environment variable STYLEGAN_REDACT_KERNELS=off forbids it.
