@@ -51,6 +51,8 @@ def modulated_conv2d(x, weight, styles, noise=None, up=1, padding=0, resample_fi
     norm = None
     if demodulate:
         norm = (styles.square() @ weight.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()  # [n, o]
+    if x.device.type == "cpu" and (n > 1 or x.shape[2] * x.shape[3] <= o * kh * kw):
+        fused = False  # Grouped convolutions are slow there, and so is making one weight of another where it is larger than the image.
     flip = up == 1  # By convention, weights of up-sampling layers are stored flipped.
     if not fused:
         x = x * styles.to(x.dtype).reshape(n, i, 1, 1)
@@ -327,8 +329,6 @@ class SynthesisBlock(torch.nn.Module):
             fused_modconv = self.fused_modconv_default
         if fused_modconv == "inference_only":
             fused_modconv = not self.training
-        if ws.device.type == "cpu" and ws.shape[0] > 1:
-            fused_modconv = False  # Grouped convolutions are slow there.
         layer_kwargs["fused_modconv"] = fused_modconv
         if self.in_channels == 0:
             x = self.const.to(dtype=dtype, memory_format=layout).unsqueeze(0).repeat([ws.shape[0], 1, 1, 1])

@@ -63,7 +63,8 @@ def modulated_conv2d(x, weight, styles, demodulate=True, padding=0, input_gain=N
         norm = (styles.square() @ weight.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()  # [n, o]
     if input_gain is not None:  # Demodulation must not cancel it: it undoes the size of x.
         styles = styles * input_gain
-    if n > 1 and x.device.type == "cpu":  # Grouped convolutions are slow there.
+    # Grouped convolutions are slow there, and so is making one weight of another where it is larger than the image.
+    if x.device.type == "cpu" and (n > 1 or x.shape[2] * x.shape[3] <= o * kh * kw):
         x = conv2d_gradfix.conv2d(x * styles.to(x.dtype).reshape(n, i, 1, 1), weight.to(x.dtype), padding=padding)
         return x if norm is None else x * norm.to(x.dtype).reshape(n, o, 1, 1)
     w = weight.unsqueeze(0) * styles.reshape(n, 1, i, 1, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""2-D convolutions under NVIDIA's names; torch itself differentiates them to any order.
+"""2-D convolutions under NVIDIA's names, differentiable to any order: torch's, or `cpu_winograd`'s where that is faster.
 
 `enabled`, `weight_gradients_disabled` and `no_weight_gradients` are kept because training scripts use them. They are hints
 about speed and change no value: torch computes a weight gradient exactly when somebody asks for it.
@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+
+from torch_utils.ops import cpu_winograd
 
 enabled = False
 weight_gradients_disabled = False
@@ -40,6 +42,10 @@ def conv2d(
     groups: int = 1,
 ) -> torch.Tensor:
     """`torch.nn.functional.conv2d` of images [n, I, H, W] and a weight [O, I/groups, kh, kw]."""
+    if bias is None and cpu_winograd.suits(input, weight, stride, padding, dilation, groups):
+        if stride not in (1, (1,), (1, 1), [1], [1, 1]):
+            return cpu_winograd.convolve_halving(input, weight)
+        return cpu_winograd.convolve(input, weight, (padding, padding) if isinstance(padding, int) else (padding[0], padding[-1]))
     return torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
@@ -54,4 +60,6 @@ def conv_transpose2d(
     dilation: Size = 1,
 ) -> torch.Tensor:
     """`torch.nn.functional.conv_transpose2d` of images [n, I, H, W] and a weight [I, O/groups, kh, kw]."""
+    if bias is None and cpu_winograd.suits_transposed(input, weight, stride, padding, output_padding, groups, dilation):
+        return cpu_winograd.convolve_doubling(input, weight)
     return torch.nn.functional.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from torch_utils.ops import conv2d_gradfix, upfirdn2d
+from torch_utils.ops import conv2d_gradfix, cpu_winograd, upfirdn2d
 from torch_utils.ops.upfirdn2d import Pair, Taps, _get_filter_size, _parse_padding
 
 LARGEST_BY_PIXEL = 64 * 64
@@ -45,9 +45,6 @@ def conv2d_resample(
     assert isinstance(up, int) and up >= 1 and isinstance(down, int) and down >= 1 and isinstance(groups, int) and groups >= 1
     kh, kw = w.shape[2:]
     pads = _effective_pads(f, up, down, padding)
-    if x.device.type == "cpu" and x.dtype == torch.float32 and groups == 1:
-        small = x.shape[2] * x.shape[3] <= LARGEST_BY_PIXEL
-        x = x.contiguous(memory_format=torch.channels_last if small else torch.contiguous_format)
     if up > 1:
         x = _up_conv(x, w, f, up=up, pads=pads, groups=groups, flip_weight=flip_weight, flip_filter=flip_filter)
         return x if down == 1 else upfirdn2d.upfirdn2d(x, f, down=down, flip_filter=flip_filter)
@@ -55,14 +52,32 @@ def conv2d_resample(
         w = w.flip([2, 3])  # => correlation
     if down > 1 and kh == kw == 1:  # a 1x1 kernel commutes with resampling: convolve the smaller image
         x = upfirdn2d.upfirdn2d(x, f, down=down, padding=pads, flip_filter=flip_filter)
-        return conv2d_gradfix.conv2d(x, w, groups=groups)
+        return _conv2d(x, w, groups=groups)
     if down > 1:  # two filters commute: blur first, then never convolve what is dropped
         x = upfirdn2d.upfirdn2d(x, f, padding=pads, flip_filter=flip_filter)
-        return conv2d_gradfix.conv2d(x, w, stride=down, groups=groups)
+        return _conv2d(x, w, stride=down, groups=groups)
     x0, x1, y0, y1 = pads
     if x0 == x1 >= 0 and y0 == y1 >= 0:  # the convolution pads by itself
-        return conv2d_gradfix.conv2d(x, w, padding=[y0, x0], groups=groups)
-    return conv2d_gradfix.conv2d(F.pad(x, pads), w, groups=groups)
+        return _conv2d(x, w, padding=[y0, x0], groups=groups)
+    return _conv2d(F.pad(x, pads), w, groups=groups)
+
+
+def _conv2d(x: torch.Tensor, w: torch.Tensor, stride: int = 1, padding: list[int] | int = 0, groups: int = 1) -> torch.Tensor:
+    compiled = cpu_winograd.suits(x, w, stride, padding, 1, groups)
+    return conv2d_gradfix.conv2d(x if compiled else _laid_out(x, w, groups), w, stride=stride, padding=padding, groups=groups)
+
+
+def _conv_transpose2d(x: torch.Tensor, w: torch.Tensor, stride: int, groups: int) -> torch.Tensor:
+    compiled = cpu_winograd.suits_transposed(x, w, stride, 0, 0, groups, 1)
+    return conv2d_gradfix.conv_transpose2d(x if compiled else _laid_out(x, w, groups), w, stride=stride, groups=groups)
+
+
+def _laid_out(x: torch.Tensor, w: torch.Tensor, groups: int) -> torch.Tensor:
+    """Images as torch's convolution on a CPU is fastest with them."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or groups != 1:
+        return x
+    small = x.shape[2] * x.shape[3] <= LARGEST_BY_PIXEL
+    return x.contiguous(memory_format=torch.channels_last if small else torch.contiguous_format)
 
 
 def _effective_pads(f: Taps, up: int, down: int, padding: Pair) -> tuple[int, int, int, int]:
@@ -92,11 +107,11 @@ def _up_conv(
     """Up-sampling with f, then convolution with w; `pads` are the effective ones."""
     kh, kw = w.shape[2:]
     if kh == kw == 1:  # a 1x1 kernel commutes with resampling: convolve the smaller image
-        x = conv2d_gradfix.conv2d(x, w, groups=groups)
+        x = _conv2d(x, w, groups=groups)
         return upfirdn2d.upfirdn2d(x, f, up=up, padding=pads, flip_filter=flip_filter, gain=up**2)
     # two filters commute, and a transposed convolution skips the inserted zeros; it flips by itself
     w = _swap_channels(w.flip([2, 3]) if flip_weight else w, groups)
-    x = conv2d_gradfix.conv_transpose2d(x, w, stride=up, groups=groups)
+    x = _conv_transpose2d(x, w, stride=up, groups=groups)
     x0, x1, y0, y1 = pads
     rest = [x0 - (kw - 1), x1 - (kw - up), y0 - (kh - 1), y1 - (kh - up)]  # less what the transposed convolution has padded
     return upfirdn2d.upfirdn2d(x, f, padding=rest, flip_filter=flip_filter, gain=up**2)

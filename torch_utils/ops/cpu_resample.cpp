@@ -439,9 +439,16 @@ int64_t lanes(bool is_double) { return is_double ? Vectorized<double>::size() : 
 at::Tensor bias_act(const at::Tensor& x, const std::optional<at::Tensor>& b, int64_t inner, double gain, double slope, double clamp);
 at::Tensor gradient(const at::Tensor& dy, const at::Tensor& y, double gain, double slope, double clamp);
 
+
+// cpu_winograd.cpp
+at::Tensor winograd(const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int64_t pad_x, int64_t stride, bool adjoint);
+at::Tensor winograd_kernels(const at::Tensor& x, const at::Tensor& dy, int64_t pad_y, int64_t pad_x, int64_t stride, bool swapped);
+
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("bias_act", &bias_act);
   m.def("gradient", &gradient);
   m.def("resample", &resample);
   m.def("lanes", &lanes);
+  m.def("winograd", &winograd);
+  m.def("winograd_kernels", &winograd_kernels);
 }
