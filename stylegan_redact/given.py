@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_redact import feature_requests, learned, names, plugins, run_dir
+from stylegan_redact.asking import SEEDS_PER_RUN
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.labels import LabelsFile
 from stylegan_redact.labels import Labels
@@ -83,7 +84,10 @@ class Given:
         assert feature is not None
         steers, figures = detector if knows else None, feature.figures
         if self.learns and feature.latents is not None:
-            steers, accuracy = learned.learn(network, self.name, feature.latents, batch=batch, mirror=self.mirror, progress=progress)
+            how: dict[str, Any] = dict(batch=batch, seed=seeds.start // SEEDS_PER_RUN, mirror=self.mirror, progress=progress)
+            steers, accuracy = learned.learn(network, self.name, feature.latents, **how)
+            # By the scores the method tells what nearly shows the feature, on the scale of what the detector says of pictures.
+            feature = replace(feature, latents=replace(feature.latents, score=learned.log_odds(feature.latents.score)))
             figures = {**figures, LEARNED: accuracy}
         around = seeds if feature.latents is None or feature.latents.seeds is None else feature.latents.seeds.tolist()
         return replace(feature, name=self.name, detector=steers, figures=figures, bystanders=by_detector.bystanders(network, around))
@@ -152,6 +156,8 @@ def steered(given: Given, method_name: str, method: Any, roles: Roles, network: 
             f"{given.name} was to be redacted by {method_name} - it needs a detector, and none knows it - give --classifier=FILE, or --labels=FILE "
             f"to learn one from, or a method that follows a direction, such as --method={METHOD}"
         )
+    if given.labelled is not None and given.labelled.latents is not None:  # Else it would be found out when all of them are drawn.
+        learned.split(given.name, (given.labelled.latents.score > 0).cpu())
     by = given.labels_by or feature_requests.LABELS
     notes = [*given.notes, f"Nobody brought a classifier of {given.name}: {method_name} is steered by one that is learned from the labels"]
     judges = {str(value) for value in (told.get("judge") or {}).values()}
