@@ -112,12 +112,12 @@ def test_of_labels_that_nearly_all_show_it_learns_from_both_kinds(labels: Labell
 def test_its_pictures_are_drawn_once_by_all_ranks_and_a_signal_is_heard(labels: LabelledLatents, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learned, "STEPS", 2)
     monkeypatch.setattr(learned, "LEAST", -1.0)
-    drawn, real, told = [], learned.generate, []
+    drawn, real, told, network = [], learned.generate, [], tiny.network()
     monkeypatch.setattr(learned, "generate", lambda G, w, **how: drawn.append(len(w)) or real(G, w, **how))
-    alone = learned.learn(tiny.network(), "beard", labels, batch=250, progress=lambda stage, share, _: told.append((stage, round(share, 2))))
+    alone = learned.learn(network, "beard", labels, batch=250, progress=lambda stage, share, _: told.append((stage, round(share, 2))))
     assert sum(drawn) == 1500 and [share for stage, share in told if stage == learned.DRAWING] == [0.17, 0.33, 0.5, 0.67, 0.83, 1.0]
     drawn.clear()
-    both = on_all(2, lambda world: learned.learn(tiny.network(), "beard", labels, batch=250))
+    both = on_all(2, lambda world: learned.learn(network, "beard", labels, batch=250))
     assert sum(drawn) == 1500
     for detector, accuracy in both:
         assert accuracy == alone[1]
