@@ -174,7 +174,8 @@ def _try(net: torch.nn.Module, num_logits: int, img_shape: tuple[int, int, int],
         raise RedactError(f"{asked} - two images gave {got} - it must give {wanted}")
     if num_logits > 1 and (what := _shares(logit.detach().reshape(2, num_logits).double())):
         raise RedactError(
-            f"{asked} - two images gave {what} that add up to one - a logit above 0 has to say that the attribute shows, as log(p / (1 - p)) does"
+            f"{asked} - two images gave {what} that add up to one, and a logit above 0 has to say that the attribute shows - "
+            "give log(p / (1 - p)) of each, or probabilities and a JSON file that says so (docs/classifiers.md)"
         )
     return logit.requires_grad
 
