@@ -186,6 +186,11 @@ def test_edit_is_the_default_and_fold_names_it(made: tuple[Path, list[str]], tmp
     assert folder is not None and "fold follows the labels' direction; --method=edit learns a detector from them" in told
 
 
+def test_what_only_the_judge_knows_is_not_kept_and_the_refusal_says_so(made: tuple[Path, list[str]], tmp_path: Path) -> None:
+    told, _ = run(tmp_path, *(option for option in made[1] if not option.startswith("--judge")), "--keep=hat", "--dry-run")
+    assert "'hat' was asked - there is nothing known to the detector and the judge - leave it out, or give classifiers that know it" in told
+
+
 def test_who_labelled_must_not_judge_unwarned(made: tuple[Path, list[str]], tmp_path: Path) -> None:
     network, nobody = load_network(made[0] / "tiny.pkl"), evaluation.NoClassifier()
     labels = load_labels(made[0] / "labels.npz")
