@@ -16,6 +16,7 @@ from stylegan_redact.labels import Labels
 from stylegan_redact.latents import LabelFile, load_labels, save_labels
 from stylegan_redact.network import sample_w
 from stylegan_redact.network_files import sha256_of
+from stylegan_redact.training.guide import BARELY
 from stylegan_redact.types import Detector, Feature, Network, Progress, RedactError
 
 METHOD = "fold"
@@ -86,9 +87,11 @@ class Given:
         if self.learns and feature.latents is not None:
             how: dict[str, Any] = dict(batch=batch, seed=seeds.start // SEEDS_PER_RUN, mirror=self.mirror, progress=progress)
             steers, accuracy = learned.learn(network, self.name, feature.latents, **how)
-            # By the scores the method tells what nearly shows the feature, on the scale of what the detector says of pictures.
-            feature = replace(feature, latents=replace(feature.latents, score=learned.log_odds(feature.latents.score)))
             figures = {**figures, LEARNED: accuracy}
+        latents = feature.latents
+        if steers is not None and latents is not None and (self.learns or bool((latents.score > BARELY).all())):
+            # Methods tell by the score what nearly shows the feature; by one that is no log odds, such as 0 and 1, everything would.
+            feature = replace(feature, latents=replace(latents, score=learned.log_odds(latents.score)))
         around = seeds if feature.latents is None or feature.latents.seeds is None else feature.latents.seeds.tolist()
         return replace(feature, name=self.name, detector=steers, figures=figures, bystanders=by_detector.bystanders(network, around))
 

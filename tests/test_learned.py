@@ -240,13 +240,14 @@ def threshold(folder: Path) -> float:
     return float(tiny_run.load_torchscript(folder / "detector.pt").threshold)
 
 
-@pytest.mark.parametrize("kind", ["zero and one", "small"])
-def test_labels_that_are_no_log_odds_are_learned_and_edited_by(kind: str, made: tuple[Path, list[str]], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "classifier"), [("zero and one", False), ("small", False), ("zero and one", True)])
+def test_labels_that_are_no_log_odds_are_learned_and_edited_by(kind: str, classifier: bool, made: tuple[Path, list[str]], tmp_path: Path) -> None:
     """Scores above -1 would all count as nearly showing the feature."""
     file = load_labels(made[0] / "labels.npz")
     score = (file.latents.score > 0).float() if kind == "zero and one" else file.latents.score / file.latents.score.abs().max() / 4
     save_labels(tmp_path / "labels.npz", replace(file, latents=replace(file.latents, score=score)))
-    told, folder = run(tmp_path / "run", made[1][0], f"--feature=labels:{tmp_path / 'labels.npz'}", *made[1][2:])
+    by = [f"--classifier={made[0] / 'detector.pt'}"] if classifier else []
+    told, folder = run(tmp_path / "run", made[1][0], f"--feature=labels:{tmp_path / 'labels.npz'}", *made[1][2:], *by)
     assert folder is not None, told
     assert torch.equal(load_labels(folder / "labels.npz").latents.score, learned.log_odds(score))
 
