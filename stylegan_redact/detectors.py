@@ -22,6 +22,9 @@ BUNDLED_ROLES = ("detector", "judge", "second_judge")
 NAMES_FILE = "attributes.json"
 """Of a TorchScript file's extra files the one that names its logits: a JSON list of strings."""
 
+SUM_TO_ONE = 1e-4
+"""How near to one the sum of what should be logits must be to be taken for that of probabilities."""
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -169,7 +172,20 @@ def _try(net: torch.nn.Module, num_logits: int, img_shape: tuple[int, int, int],
         got = f"shape {list(logit.shape)}" if isinstance(logit, torch.Tensor) else type(logit).__name__
         wanted = "one finite logit for each image, [n] or [n, 1]" if num_logits == 1 else f"finite logits [n, {num_logits}], as it names so many"
         raise RedactError(f"{asked} - two images gave {got} - it must give {wanted}")
+    if num_logits > 1 and (what := _shares(logit.detach().reshape(2, num_logits).double())):
+        raise RedactError(
+            f"{asked} - two images gave {what} that add up to one, and a logit above 0 has to say that the attribute shows - "
+            "give log(p / (1 - p)) of each, or probabilities and a JSON file that says so (docs/classifiers.md)"
+        )
     return logit.requires_grad
+
+
+def _shares(answers: torch.Tensor) -> str:
+    """What answers [n, a] are, if they are no logits but what softmax gives: none would be above 0, or all of them."""
+    for what, p in (("probabilities", answers), ("log-probabilities", answers.exp())):
+        if bool((p >= 0).all()) and bool(((p.sum(dim=1) - 1).abs() < SUM_TO_ONE).all()):
+            return what
+    return ""
 
 
 @contextmanager

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_redact import feature_requests, learned, names, plugins, run_dir
+from stylegan_redact.asking import SEEDS_PER_RUN
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.labels import LabelsFile
 from stylegan_redact.labels import Labels
 from stylegan_redact.latents import LabelFile, load_labels, save_labels
 from stylegan_redact.network import sample_w
 from stylegan_redact.network_files import sha256_of
+from stylegan_redact.training.guide import BARELY
 from stylegan_redact.types import Detector, Feature, Network, Progress, RedactError
 
 METHOD = "fold"
@@ -83,8 +85,13 @@ class Given:
         assert feature is not None
         steers, figures = detector if knows else None, feature.figures
         if self.learns and feature.latents is not None:
-            steers, accuracy = learned.learn(network, self.name, feature.latents, batch=batch, mirror=self.mirror, progress=progress)
+            how: dict[str, Any] = dict(batch=batch, seed=seeds.start // SEEDS_PER_RUN, mirror=self.mirror, progress=progress)
+            steers, accuracy = learned.learn(network, self.name, feature.latents, **how)
             figures = {**figures, LEARNED: accuracy}
+        latents = feature.latents
+        if steers is not None and latents is not None and (self.learns or bool((latents.score > BARELY).all())):
+            # Methods tell by the score what nearly shows the feature; by one that is no log odds, such as 0 and 1, everything would.
+            feature = replace(feature, latents=replace(latents, score=learned.log_odds(latents.score)))
         around = seeds if feature.latents is None or feature.latents.seeds is None else feature.latents.seeds.tolist()
         return replace(feature, name=self.name, detector=steers, figures=figures, bystanders=by_detector.bystanders(network, around))
 
@@ -152,6 +159,8 @@ def steered(given: Given, method_name: str, method: Any, roles: Roles, network: 
             f"{given.name} was to be redacted by {method_name} - it needs a detector, and none knows it - give --classifier=FILE, or --labels=FILE "
             f"to learn one from, or a method that follows a direction, such as --method={METHOD}"
         )
+    if given.labelled is not None and given.labelled.latents is not None:  # Else it would be found out when all of them are drawn.
+        learned.split(given.name, (given.labelled.latents.score > 0).cpu())
     by = given.labels_by or feature_requests.LABELS
     notes = [*given.notes, f"Nobody brought a classifier of {given.name}: {method_name} is steered by one that is learned from the labels"]
     judges = {str(value) for value in (told.get("judge") or {}).values()}

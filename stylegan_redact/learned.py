@@ -8,28 +8,30 @@ probe steers finds what moves the probe and leaves the feature, whereas this one
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
-from stylegan_redact import probe, ranks
+from stylegan_redact import keeping, probe, ranks, rows
 from stylegan_redact.network import generate
 from stylegan_redact.training.augment import draw_views
 from stylegan_redact.training.checkpoint import Training, Turn, train
 from stylegan_redact.training.schedule import falling
 from stylegan_redact.types import Estimate, LabelledLatents, Network, Progress, RedactError
 
-STAGE = "learn"
+STAGE, DRAWING = "learn", "draw to learn"
 LARGEST = 128
 """Pixels across that it looks at; larger pictures are averaged down to it."""
 STEPS, BATCH, RATE = 600, 64, 2e-3
 ASIDE = 5
 """One in so many labelled pictures is kept aside, to see what it learned."""
 LEAST_SHOWING = 0.25
-"""Of a batch; corrected for in the end, so that logits are log odds among the pictures as they come."""
+"""Of a batch, of either kind; corrected for in the end, so that logits are log odds among the pictures as they come."""
+FEWEST = BATCH // 4
+"""Pictures of either kind to learn from."""
 LEAST = 0.6
 """Balanced accuracy on the pictures kept aside that it must surely reach."""
 TYPICAL = 2.0
@@ -103,7 +105,7 @@ def learn(
     Args:
         network:  That the latents are of; drawn once more, noise "const".
         feature:  Its name.
-        latents:  Scores above 0 show it; those that are no log odds are scaled.
+        latents:  Scores above 0 show it; those that are no log odds become such (`log_odds`).
         batch:    Pictures to draw at a time.
         seed:     Of all randomness.
         mirror:   Left and right are alike: it learns from mirrored pictures, too.
@@ -115,18 +117,11 @@ def learn(
     G: Any = network.G_ema
     generator = torch.Generator().manual_seed(seed)
     net = Student(G.img_channels, G.img_resolution, generator).to(latents.w.device)
-    pictures = torch.cat([_levels(smaller(img, net.size)) for img in generate(G, latents.w, batch=batch)])
     shows = (latents.score > 0).cpu()
-    aside = torch.arange(len(shows)) % ASIDE == 0
-    kinds = [(~aside & (shows == kind)).nonzero()[:, 0] for kind in (True, False)]
-    if min(map(len, kinds)) < BATCH // 4 or len({*shows[aside].tolist()}) < 2:
-        told = f"{int(shows.sum())} of {len(shows)} show it"
-        raise RedactError(
-            f"a detector of {feature} was to be learned from labels - {told}, too few of one kind - label more, or give --classifier=FILE"
-        )
-    size = float(latents.score.abs().median())
-    target = torch.sigmoid(latents.score.cpu().float() * max(TYPICAL / max(size, 1e-12), 1.0))
-    share = max(LEAST_SHOWING, len(kinds[0]) / (len(kinds[0]) + len(kinds[1])))
+    aside, kinds = split(feature, shows)
+    pictures = _drawn(G, latents.w, net.size, batch, progress)
+    target = torch.sigmoid(log_odds(latents.score).cpu().float())
+    share = min(max(len(kinds[0]) / (len(kinds[0]) + len(kinds[1])), LEAST_SHOWING), 1 - LEAST_SHOWING)
     _train(net, pictures, target, kinds, share, generator, mirror=mirror, progress=progress)
     odds = math.log(share / (1 - share)) - math.log(len(kinds[0]) / len(kinds[1]))
     state = {name: tensor.cpu() for name, tensor in net.state_dict().items()} | {"offset": torch.tensor(-odds)}
@@ -134,6 +129,7 @@ def learn(
     net.eval().requires_grad_(False)
     with torch.no_grad():
         said = torch.cat([net(_img(part, latents.w)).cpu() for part in pictures[aside].split(batch)])
+    said = ranks.world().from_first(said)  # Else one rank might find it good enough, and another one not.
     found = probe.balanced_accuracy(said > 0, shows[aside])
     accuracy = Estimate(100 * found.value, 100 * found.low, 100 * found.high, found.n, "%")
     if not found.low > LEAST:
@@ -143,6 +139,53 @@ def learn(
             "--classifier=FILE, or follow the labels' direction with --method=fold"
         )
     return Learned(net, feature), accuracy
+
+
+def split(feature: str, shows: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Which of the pictures are kept aside, [n] bool, and rows of the others: those that show the feature, those that do not.
+
+    Args:
+        feature: Its name.
+        shows:   [n] bool, on the CPU.
+
+    Raises:
+        RedactError: too few of one kind.
+    """
+    aside = torch.arange(len(shows)) % ASIDE == 0
+    kinds = [(~aside & (shows == kind)).nonzero()[:, 0] for kind in (True, False)]
+    if min(map(len, kinds)) < FEWEST or len({*shows[aside].tolist()}) < 2:
+        need = -(-FEWEST * ASIDE // (ASIDE - 1))
+        raise RedactError(
+            f"a detector of {feature} was to be learned from labels - {int(shows.sum())} of {len(shows)} show it, too few of one kind: about {need} "
+            "that show it and as many that do not are needed - label more, give --classifier=FILE, or follow the labels' direction with --method=fold"
+        )
+    return aside, kinds
+
+
+def log_odds(score: torch.Tensor) -> torch.Tensor:
+    """[n], above 0: shows; scores whose typical size is below TYPICAL are scaled to it, and 0, which does not show, is as sure as the others."""
+    size = float(score[score != 0].abs().median()) if bool((score != 0).any()) else 1.0
+    return torch.where(score == 0, -size, score) * max(TYPICAL / max(size, 1e-12), 1.0)
+
+
+def _drawn(G: Any, w: torch.Tensor, size: int, batch: int, progress: Progress | None) -> torch.Tensor:
+    """What G draws, as levels [n, C, size, size] uint8 on the CPU: thousands of pictures are kept. Ranks share it out."""
+
+    def work(first: int) -> torch.Tensor:
+        (img,) = generate(G, w[first : first + batch], batch=batch)
+        return _levels(smaller(img, size))
+
+    def parts() -> Iterator[tuple[torch.Tensor]]:
+        done = 0
+        for part in ranks.world().spread(work, range(0, len(w), batch)):
+            yield (part,)
+            done += len(part)
+            if progress is not None:
+                progress(DRAWING, done / len(w), {})
+            keeping.check()
+
+    (pictures,) = rows.filled(parts(), len(w))
+    return pictures
 
 
 def _train(
@@ -176,7 +219,7 @@ def _train(
 
 
 def _levels(img: torch.Tensor) -> torch.Tensor:
-    """uint8, on the CPU: thousands of pictures are kept."""
+    """uint8, on the CPU."""
     return (img * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu()
 
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 TIMEOUT = "STYLEGAN_REDACT_RANK_TIMEOUT"
 """Environment: seconds that a rank waits for the others. One that dies is noticed at once, one that hangs or whose machine vanishes after so long."""
-LONGEST_WAIT = 1800.0
+LONGEST_WAIT, FOREVER = 1800.0, 1e9
 CHUNK = 1 << 22
 """Numbers of a gradient that all ranks send each other at a time."""
 _WELL, _NO_MEMORY, _OVER = 0, 1, 2
@@ -231,8 +231,10 @@ def longest_wait(environ: Mapping[str, str]) -> float:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise RedactError(f"{TIMEOUT}={text!r} was asked - it takes seconds, more than 0 - give such a number, or leave it out: {LONGEST_WAIT:g}")
+    if not 0 < seconds <= FOREVER:
+        raise RedactError(
+            f"{TIMEOUT}={text!r} was asked - it takes seconds, more than 0, at most {FOREVER:.0f} - give such a number, or leave it out"
+        )
     return seconds
 
 

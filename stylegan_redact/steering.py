@@ -46,6 +46,8 @@ def attribute_name(asked: str, known: tuple[str, ...], what: str, whose: str, *,
     Raises:
         RedactError: the classifier does not know it; lists what it knows.
     """
+    if not known:
+        raise RedactError(f"the {what} {asked!r} was asked - there is nothing known to {whose} - leave it out, or give classifiers that know it")
     match = names.find(asked, known)
     if match is not None and (match.present or either):
         return match.attribute

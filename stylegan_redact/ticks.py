@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What NVIDIA's training says of itself while it goes on, of every training: tick lines in log.txt, the same in stats.jsonl, TensorBoard's events."""
+"""What NVIDIA's training says of itself while it goes on, of every method's: tick lines in log.txt, the same in stats.jsonl, TensorBoard's events."""
 
 from __future__ import annotations
 
@@ -47,10 +47,15 @@ class Ticks:
         self._figures: dict[str, list[float]] = {}
         """Those told since the last tick."""
         self._events: Any = None
+        """TensorBoard's writer; False: there is none, or no more."""
+        self._elsewhere = False
+        """What is told now is of no training."""
         progress.listener = self.told
 
     def told(self, stage: str, figures: Mapping[str, Any]) -> None:
-        """What the progress is told; it is of the next moment."""
+        """What the progress is told; it is of the next moment. What a look or a snapshot tells is not."""
+        if self._elsewhere:
+            return
         if stage != self._stage:
             self._stage, self._fresh, self._figures = stage, {}, {}
         for name, value in figures.items():
@@ -60,10 +65,11 @@ class Ticks:
     @contextmanager
     def maintaining(self) -> Iterator[None]:
         """What happens in the block is no training: it is the next tick's maintenance."""
-        begin = self._clock()
+        begin, self._elsewhere = self._clock(), True
         try:
             yield
         finally:
+            self._elsewhere = False
             self._maintenance += self._clock() - begin
 
     def __call__(self, moment: Moment) -> None:
@@ -117,13 +123,17 @@ class Ticks:
         self._progress.count({"stage": self._stage, **{name: _collected(each) for name, each in collected.items()}, "timestamp": time.time()})
 
     def _to_tensorboard(self, images: int) -> None:
-        if self._events is None:
-            self._events = events_in(self._folder, self._progress.note) or False
-        if self._events:
-            for name, value in self._fresh.items():
-                self._events.add_scalar(f"{self._stage}/{name}", value, images)
-            if self._fresh:
-                self._events.flush()
+        try:
+            if self._events is None:
+                self._events = events_in(self._folder, self._progress.note) or False
+            if self._events:
+                for name, value in self._fresh.items():
+                    self._events.add_scalar(f"{self._stage}/{name}", value, images)
+                if self._fresh:
+                    self._events.flush()
+        except OSError as error:  # Of a disk that is full, as a rule: the redaction matters more.
+            self._events = False
+            self._progress.tell(f"No more TensorBoard events: {error.strerror or error}. The run goes on")
         self._fresh = {}
 
 
@@ -132,11 +142,15 @@ def _collected(values: list[float]) -> dict[str, float]:
 
 
 def events_in(folder: Path, say: Callable[[str], None]) -> Any:
-    """A writer of TensorBoard's events, or None, told of, where tensorboard is not installed."""
+    """A writer of TensorBoard's events, or None, told of, where tensorboard is not installed or not in order."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         say("No TensorBoard events: tensorboard is not installed")
+        return None
+    except (AttributeError, TypeError, ValueError) as error:  # As it raises where numpy or protobuf are not those that it was made for.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        say(f"No TensorBoard events: tensorboard cannot be imported ({reason})")
         return None
     return SummaryWriter(str(folder))
 

@@ -67,14 +67,14 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
     steps = sum(value for name, value in options.items() if name.endswith("steps"))
     image = sum(count * cost[what] for what, count in passes.items())
     drawn = 0 if plan.class_index is not None or plan.sitting is not None or _labelled(plan) else len(plan.labelled_seeds)
-    measured = _num_measured(plan)
+    taught, measured = _num_learned(plan) if _learns(plan) else 0, _num_measured(plan)
     seconds = {
         "inverting": 0 if plan.sitting is None else _num_sought(plan.sitting) * SEARCH.steps * (3 * cost["draw"] + 3 * cost["compare"]),
         "labelling": _most(drawn, batch) * (look + cost[labelling]) if drawn else 0,
-        "learning": 0 if not _learns(plan) else _num_learned(plan) * cost["draw"] + learned.STEPS * learned.BATCH * _TRAINING_PASSES * cost["detect"],
+        "learning": _most(taught, batch) * cost["draw"] + learned.STEPS * learned.BATCH * _TRAINING_PASSES * cost["detect"] if taught else 0,
         "redacting": images * _busiest_share(plan) * image + steps * _MAPPING_PASSES * map_latents,
         "measuring": _most(measured, batch) * (2 * look + 2 * judge + cost["compare"]),
-        "exchanging": _exchanging(plan, images, _rounds(drawn, batch) + _rounds(measured, batch)),
+        "exchanging": _exchanging(plan, images, sum(_rounds(count, batch) for count in (drawn, taught, measured))),
     }
     return {stage: duration for stage, duration in seconds.items() if duration > 0}
 

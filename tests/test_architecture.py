@@ -129,7 +129,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "attacks": {"inversion", "types", "labels", "plugins", "network", "estimates", "losses", "wspace", "training"},
     "command": EVERYTHING,
-    "learned": {"types", "ranks", "network", "probe", "training"},
+    "learned": {"types", "rows", "ranks", "keeping", "network", "probe", "training"},
     "run_dir": {"types"},
     "delta": {"types", "pickles", "run_dir"},
     "api": {"types", "labels", "latents", "network", "several", "plugins", "methods", "evaluation", "delta"},

@@ -40,6 +40,26 @@ def test_each_logit_has_the_name_that_the_file_gives_it(tmp_path: Path) -> None:
     torch.testing.assert_close(detector.logits(img), torch.tensor([[0.0, 0, 0], [0, 1, 0]]))
 
 
+class Shares(torch.nn.Module):
+    """What softmax gives of them."""
+
+    def __init__(self, log: bool) -> None:
+        super().__init__()
+        self.log = log
+
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
+        logits = img.mean([2, 3])
+        return logits.log_softmax(1) if self.log else logits.softmax(1)
+
+
+@pytest.mark.parametrize(("log", "told"), [(True, "log-probabilities"), (False, "probabilities")])
+def test_what_softmax_gives_is_no_logit(log: bool, told: str, tmp_path: Path) -> None:
+    """None of it would be above 0, or all: the generator would be told to show the feature hardly ever, or always."""
+    save_torchscript(Shares(log), tmp_path / "shares.pt", ["zero", "one", "two"])
+    with pytest.raises(RedactError, match=rf"two images gave {told} that add up to one, and a logit above 0 has to say .* - give log"):
+        load_torchscript(tmp_path / "shares.pt", "one", SHAPE)
+
+
 def test_a_file_without_names_is_of_the_feature_alone(tmp_path: Path) -> None:
     tiny_run.save_torchscript(tiny_run.BrightRegion(8, 0.0), tmp_path / "one.pt")
     assert load_torchscript(tmp_path / "one.pt", "beard", SHAPE).attributes == ("beard",)

@@ -14,13 +14,15 @@ import tiny
 import tiny_run
 import torch
 from click.testing import CliRunner
+from test_ranks import on_all
 
 from stylegan_redact import cli, evaluation, given, keeping, learned
+from stylegan_redact.asking import SEEDS_PER_RUN
 from stylegan_redact.checkpoints import Checkpoints
 from stylegan_redact.latents import LabelFile, load_labels, save_labels
 from stylegan_redact.methods.edit import Edit
 from stylegan_redact.network import load_network, sample_w
-from stylegan_redact.types import Detector, LabelledLatents, RedactError
+from stylegan_redact.types import Detector, Estimate, LabelledLatents, RedactError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -70,6 +72,65 @@ def test_labels_that_mean_nothing_and_too_few_are_refused(labels: LabelledLatent
     rare = torch.where(torch.arange(len(labels.w)) < 12, 1.0, -1.0)
     with pytest.raises(RedactError, match="12 of .* too few of one kind"):
         learned.learn(tiny.network(), "beard", replace(labels, score=rare), batch=250)
+
+
+def test_too_few_labels_are_refused_before_anything_is_drawn(
+    made: tuple[Path, list[str]], labels: LabelledLatents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learned, "generate", None)
+    rare = torch.where(torch.arange(len(labels.w)) < 12, 1.0, -1.0)
+    with pytest.raises(RedactError, match="12 of 1500 show it, too few of one kind: about 20 that show it and as many that do not are needed"):
+        learned.learn(tiny.network(), "beard", replace(labels, score=rare), batch=250)
+    file = load_labels(made[0] / "labels.npz")
+    some = torch.cat([(file.latents.score > 0).nonzero()[:10, 0], (file.latents.score <= 0).nonzero()[:10, 0]])
+    assert file.latents.seeds is not None
+    few = LabelledLatents(file.latents.w[some], file.latents.score[some], file.latents.seeds[some])
+    save_labels(tmp_path / "few.npz", replace(file, latents=few, source=("person",) * 20))
+    told, folder = run(tmp_path / "none", made[1][0], f"--feature=labels:{tmp_path / 'few.npz'}", *made[1][2:], "--dry-run")
+    assert "10 of 20 show it, too few of one kind" in told and folder is None
+
+
+def test_scores_of_any_unit_become_log_odds() -> None:
+    certain = torch.tensor([-6.0, 6.0, -0.25, 1.0, -3.0])
+    assert torch.equal(learned.log_odds(certain), certain), "as the label page writes them"
+    assert learned.log_odds(torch.tensor([1.0, -1.0, -1.0])).tolist() == [2.0, -2.0, -2.0], "a person's yes and no"
+    assert learned.log_odds(torch.tensor([0.0, 0.0, 0.0, 1.0])).tolist() == [-2.0, -2.0, -2.0, 2.0], "0 does not show"
+    assert learned.log_odds(torch.tensor([0.1, -0.1, 0.2])).tolist() == pytest.approx([2.0, -2.0, 4.0])
+    assert bool((learned.log_odds(torch.zeros(3)) < 0).all())
+
+
+def test_of_labels_that_nearly_all_show_it_learns_from_both_kinds(labels: LabelledLatents, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a batch of 64 would have none that does not."""
+    shares: list[float] = []
+    monkeypatch.setattr(learned, "_train", lambda net, pictures, target, kinds, share, generator, **_: shares.append(share))
+    monkeypatch.setattr(learned, "LEAST", -1.0)
+    often = torch.where(torch.arange(len(labels.w)) < len(labels.w) - 25, 1.0, -1.0)
+    learned.learn(tiny.network(), "beard", replace(labels, score=often), batch=250)
+    assert shares == [0.75]
+
+
+def test_its_pictures_are_drawn_once_by_all_ranks_and_a_signal_is_heard(labels: LabelledLatents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learned, "STEPS", 2)
+    monkeypatch.setattr(learned, "LEAST", -1.0)
+    drawn, real, told, network = [], learned.generate, [], tiny.network()
+    monkeypatch.setattr(learned, "generate", lambda G, w, **how: drawn.append(len(w)) or real(G, w, **how))
+    alone = learned.learn(network, "beard", labels, batch=250, progress=lambda stage, share, _: told.append((stage, round(share, 2))))
+    assert sum(drawn) == 1500 and [share for stage, share in told if stage == learned.DRAWING] == [0.17, 0.33, 0.5, 0.67, 0.83, 1.0]
+    drawn.clear()
+    both = on_all(2, lambda world: learned.learn(network, "beard", labels, batch=250))
+    assert sum(drawn) == 1500
+    for detector, accuracy in both:
+        assert accuracy == alone[1]
+        assert all(torch.equal(one, other) for one, other in zip(detector.net.parameters(), alone[0].net.parameters(), strict=True))
+
+    def stopped() -> None:
+        raise keeping.Stopped()
+
+    monkeypatch.setattr(keeping, "check", stopped)
+    drawn.clear()
+    with pytest.raises(keeping.Stopped):
+        learned.learn(tiny.network(), "beard", labels, batch=250)
+    assert drawn == [250]
 
 
 @pytest.mark.parametrize(("resolution", "channels"), [(8, 1), (32, 3), (1024, 3)])
@@ -125,6 +186,11 @@ def test_edit_is_the_default_and_fold_names_it(made: tuple[Path, list[str]], tmp
     assert folder is not None and "fold follows the labels' direction; --method=edit learns a detector from them" in told
 
 
+def test_what_only_the_judge_knows_is_not_kept_and_the_refusal_says_so(made: tuple[Path, list[str]], tmp_path: Path) -> None:
+    told, _ = run(tmp_path, *(option for option in made[1] if not option.startswith("--judge")), "--keep=hat", "--dry-run")
+    assert "'hat' was asked - there is nothing known to the detector and the judge - leave it out, or give classifiers that know it" in told
+
+
 def test_who_labelled_must_not_judge_unwarned(made: tuple[Path, list[str]], tmp_path: Path) -> None:
     network, nobody = load_network(made[0] / "tiny.pkl"), evaluation.NoClassifier()
     labels = load_labels(made[0] / "labels.npz")
@@ -172,6 +238,31 @@ def test_a_source_that_labels_teaches_too_and_a_run_stopped_meanwhile_ends_in_th
 def threshold(folder: Path) -> float:
     """Mean brightness of the corner past which the planted feature shows."""
     return float(tiny_run.load_torchscript(folder / "detector.pt").threshold)
+
+
+@pytest.mark.parametrize(("kind", "classifier"), [("zero and one", False), ("small", False), ("zero and one", True)])
+def test_labels_that_are_no_log_odds_are_learned_and_edited_by(kind: str, classifier: bool, made: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """Scores above -1 would all count as nearly showing the feature."""
+    file = load_labels(made[0] / "labels.npz")
+    score = (file.latents.score > 0).float() if kind == "zero and one" else file.latents.score / file.latents.score.abs().max() / 4
+    save_labels(tmp_path / "labels.npz", replace(file, latents=replace(file.latents, score=score)))
+    by = [f"--classifier={made[0] / 'detector.pt'}"] if classifier else []
+    told, folder = run(tmp_path / "run", made[1][0], f"--feature=labels:{tmp_path / 'labels.npz'}", *made[1][2:], *by)
+    assert folder is not None, told
+    assert torch.equal(load_labels(folder / "labels.npz").latents.score, learned.log_odds(score))
+
+
+def test_another_seed_learns_another_detector(made: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    known = (learned.Learned(learned.Student(3, 16, torch.Generator().manual_seed(0)), "glow"), Estimate(90, 80, 95, 80, "%"))
+    monkeypatch.setattr(learned, "learn", lambda *_, seed, **__: seeds.append(seed) or known)
+    network = load_network(made[0] / "tiny.pkl")
+    brought = given.given_by(f"labels:{made[0] / 'labels.npz'}", None, network)
+    assert brought is not None
+    for seed in (0, 3):
+        seeds_of_it = range(seed * SEEDS_PER_RUN, seed * SEEDS_PER_RUN + 400)
+        replace(brought, learns=True).gather(network, seeds_of_it, evaluation.NoClassifier(), None, batch=50, half=False, progress=None)
+    assert seeds == [0, 3]
 
 
 def test_a_direction_teaches_nothing(made: tuple[Path, list[str]], tmp_path: Path) -> None:

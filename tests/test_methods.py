@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import functools
 import math
+import typing
 from collections.abc import Mapping
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -245,7 +246,9 @@ def test_a_training_can_be_looked_at_and_shared_out_if_the_method_says_so(name: 
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name in NAMES for option in plugins.options(plugins.load(methods, name))])
 def test_options_have_help_and_hold_their_range(name: str, option: plugins.Option) -> None:
     cls = plugins.load(methods, name)
-    assert option.help and (option.low is not None or option.high is not None or option.choices or option.path or option.type is bool)
+    assert option.help and (
+        option.low is not None or option.high is not None or option.choices or option.path or bool in (option.type, *typing.get_args(option.type))
+    )
     plugins.build(cls, {option.name: option.default})
     kind = next((kind for kind in (int, float, str) if kind == option.type or kind in getattr(option.type, "__args__", ())), bool)
     for outside in (None if option.low is None else option.low - 1, None if option.high is None else option.high + 1):

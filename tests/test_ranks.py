@@ -65,7 +65,8 @@ def test_a_rank_that_hangs_ends_the_run_in_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [("0.5", "2 ranks were to meet at 127.0.0.1 - .* - start them all"), ("0", "more than 0"), ("soon", "'soon' was asked")]
+    ("seconds", "told"),
+    [("0.5", "2 ranks were to meet at 127.0.0.1 - .* - start them all"), ("0", "more than 0"), ("soon", "'soon' was asked"), ("1e20", "at most")],
 )
 def test_a_rank_that_never_comes_is_not_waited_for_longer_than_was_said(seconds: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(launching._free_port())}

@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tiny
@@ -51,6 +52,41 @@ def test_a_disk_without_room_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(RedactError, match="8388609 rows, 32 MiB in all, .*No space left on device.* - set TMPDIR"):
         rows.zeros([rows.LARGE // 4 + 1])
+
+
+def test_no_folder_for_temporary_files_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(
+        tempfile, "_get_default_tempdir", lambda *_: (_ for _ in ()).throw(FileNotFoundError(2, "No usable temporary directory found"))
+    )
+    with pytest.raises(RedactError, match="there is no folder for it .No usable temporary directory found. - set TMPDIR"):
+        rows.zeros([rows.LARGE // 4 + 1])
+
+
+@pytest.mark.parametrize("call", ["missing", "unknown"])
+def test_where_no_call_reserves_the_space_it_is_written(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS and Windows: of a file with a hole in it a disk that is full would be found out by a signal that kills."""
+
+    def unknown(*_: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(rows, "LARGE", 1000)
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    if call == "unknown":
+        monkeypatch.setattr(os, "posix_fallocate", unknown, raising=False)
+    size, real, written = (5 << 20) + 12, tempfile.TemporaryFile, []
+
+    def recorded() -> Any:
+        file = real()
+        written.append(os.dup(file.fileno()))
+        return file
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", recorded)
+    large = rows.zeros([size // 4])
+    found = os.fstat(written[0])
+    os.close(written[0])
+    assert len(large) == size // 4 and not bool(large.any()) and found.st_size == size and 512 * found.st_blocks >= size
 
 
 def test_columns_are_the_parts_one_after_the_other() -> None:

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from stylegan_redact import cli, keeping
 from stylegan_redact.checkpoints import Checkpoints
 from stylegan_redact.progress import Progress
-from stylegan_redact.ticks import Ticks
+from stylegan_redact.ticks import Ticks, events_in
 
 SHORT = ["--num-latents=300", "--num-images=100", "--batch=8", "--kimg=0.08", "--method=edit"]
 LINE = re.compile(
@@ -128,6 +128,57 @@ def test_a_closed_form_has_no_ticks(files: list[str], tmp_path: Path) -> None:
     assert CliRunner().invoke(cli.command(), [*files, *options, "--method=fold", f"--outdir={tmp_path}"]).exit_code == 0
     (folder,) = tmp_path.iterdir()
     assert not ticks_in((folder / "log.txt").read_text().splitlines()) and not list(folder.glob("events.out*"))
+
+
+def test_what_a_look_tells_is_no_figure_of_the_training(tmp_path: Path) -> None:
+    progress = Progress(lambda text: None, out=io.StringIO())
+    progress.keep_in(tmp_path)
+    ticks = Ticks(tmp_path, progress)
+    for step in range(1, 201):
+        if step % 4 == 2:
+            progress("edit", step / 200, {"loss": float(step)})
+        ticks(keeping.Moment("edit", dict, step / 200, 10 * step, 10))
+        if step == 3:  # After one that told figures, before the tick that they are of.
+            with ticks.maintaining():
+                progress("look", 1.0, {"rate": 0.5})
+    events = [event for line in (tmp_path / "stats.jsonl").read_text().splitlines() if "Progress/tick" in (event := json.loads(line))]
+    assert [event["stage"] for event in events[1:]] == ["edit"] * 50 and events[1]["Loss/edit/loss"]["mean"] == 2.0
+
+
+def test_a_disk_that_is_full_ends_the_events_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SummaryWriter:
+        def __init__(self, folder: str) -> None:
+            self.written = 0
+
+        def add_scalar(self, *scalar: Any) -> None:
+            self.written += 1
+
+        def flush(self) -> None:
+            if self.written == 2:
+                raise OSError(28, "No space left on device")
+            assert self.written < 2
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    said: list[str] = []
+    progress = Progress(said.append, out=io.StringIO())
+    progress.keep_in(tmp_path)
+    ticks = Ticks(tmp_path, progress)
+    for step in (1, 2, 3, 4):
+        progress("edit", step / 4, {"loss": step})
+        ticks(keeping.Moment("edit", dict, step / 4, 20 * step, 20))
+    assert [line for line in said if "TensorBoard" in line] == ["No more TensorBoard events: No space left on device. The run goes on"]
+    assert ticks_in((tmp_path / "log.txt").read_text().splitlines()) == [0, 1, 2, 3]
+
+
+def test_a_tensorboard_that_is_out_of_order_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise TypeError("Descriptors cannot be created directly.\nIf this call came from a _pb2.py file")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Broken())  # type: ignore[arg-type]
+    said: list[str] = []
+    assert events_in(tmp_path, said.append) is None
+    assert said == ["No TensorBoard events: tensorboard cannot be imported (Descriptors cannot be created directly.)"]
 
 
 def test_events_go_to_tensorboard_with_the_images_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

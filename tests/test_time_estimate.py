@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -12,10 +13,11 @@ import tiny_run
 import torch
 from test_ranks import on_all
 
-from stylegan_redact import job, ranks, time_estimate
+from stylegan_redact import given, job, learned, ranks, time_estimate
 from stylegan_redact.methods.edit import Edit
 from stylegan_redact.methods.redact_data import RedactData
 from stylegan_redact.methods.unlearn import Unlearn
+from stylegan_redact.types import Feature, LabelledLatents
 
 
 @pytest.fixture
@@ -31,6 +33,19 @@ def test_a_method_costs_all_that_it_looks_at(plan: job.Plan, method: Any, monkey
     monkeypatch.setattr(time_estimate, "_timed", lambda work, device: work() is None or float(plan.batch))
     found = time_estimate.estimate_seconds(plan)
     assert found == {"labelling": 300 * 2, "redacting": 2000 * sum(method.passes.values()), "measuring": 50 * 5}
+
+
+@pytest.mark.parametrize("plan", ["edit"], indirect=True)
+def test_ranks_share_the_pictures_that_a_detector_learns_from(plan: job.Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 300, 64 at a time, the first of three ranks draws 128; what is learned from them is not shared out, and is three passes of the detector."""
+    monkeypatch.setattr(time_estimate, "_timed", lambda work, device: work() is None or float(plan.batch))
+    monkeypatch.setattr(time_estimate, "_exchanging", lambda plan, images, rounds: float(rounds))
+    latents = LabelledLatents(torch.zeros(300, 8), torch.zeros(300))
+    brought = given.Given("glow", None, Feature("glow", latents), None, {}, (), learns=True)
+    for size, drawn, rounds in ((1, 300, 5 + 1), (3, 128, 2 + 1)):
+        monkeypatch.setattr(ranks, "world", lambda size=size: ranks.World(0, size))
+        found = time_estimate.estimate_seconds(replace(plan, brought=brought))
+        assert found["learning"] == drawn + learned.STEPS * learned.BATCH * 3 and found["exchanging"] == rounds
 
 
 @pytest.mark.parametrize(("plan", "shared"), [("edit", True), ("redact_data", False)], indirect=["plan"])

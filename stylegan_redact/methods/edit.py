@@ -89,9 +89,10 @@ class Edit:
         detector: Any = feature.detector
         guide = Guide(detector, tuple(detector.attributes.index(part.name) for part in feature.each), self.margin)
         some = latents.w[torch.nonzero(latents.score > 0).flatten()[:LOOKED_AT]]
-        drawn = generate(network.G_ema, some, batch=self.batch_gpu or self.batch)
+        drawn = generate(network.G_ema, some, batch=self.batch_gpu or self.batch) if len(some) else []
         mirror = same_mirrored(guide.logit, drawn) if self.mirror is None else self.mirror
-        classes = latents.logits is not None and classes_of_one(latents.logits)
+        unsaid = self.guidance is None or self.hold is None
+        classes = unsaid and latents.logits is not None and classes_of_one(latents.logits, guide.columns)
         guidance, hold = CLASSES if classes else TRAITS
         guidance, hold = (usual if given is None else given for given, usual in ((self.guidance, guidance), (self.hold, hold)))
         D = network.D if self.realism > 0 else None
@@ -107,7 +108,8 @@ def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None 
     shows = latents.score > BARELY
     if bool(shows.all()):
         raise RedactError(
-            f"a network without the feature was asked - all of {len(shows)} labelled images show it or nearly do - choose a rarer feature"
+            f"a network without the feature was asked - all of {len(shows)} labelled images show it or nearly do (scores above {BARELY:g}) - "
+            "choose a rarer feature, or scores that are log odds"
         )
     had, never = (Pool(latents.w, rare_weights(latents, of), of.nonzero()[:, 0]) for of in (shows, ~shows))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch.nn.functional import smooth_l1_loss, softplus
 
+from stylegan_redact import keeping, ranks
 from stylegan_redact.training.augment import Views
 from stylegan_redact.training.locate import wanted
 from stylegan_redact.types import Detector
@@ -25,6 +26,8 @@ where there was no hat, nothing is to change. (With 5 for all, which is sure eno
 FEWEST_CLASSES = 3
 ONE_CLASS, SEVERAL_CLASSES = 0.75, 0.1
 """Attributes count as classes where at least this share of pictures is of exactly one, and at most that of several."""
+FEATURED_ALONE = 0.5
+"""And where at least this share of the pictures that show the feature shows it alone."""
 SAME_MIRRORED = 0.8
 """Share of pictures that must show a feature when mirrored, too, for left and right to count as alike."""
 
@@ -119,27 +122,47 @@ def apart(now: torch.Tensor, then: torch.Tensor, limit: torch.Tensor) -> torch.T
     return smooth_l1_loss(now, now.detach().clamp(low, high))
 
 
-def classes_of_one(logits: torch.Tensor) -> bool:
-    """Whether the attributes are classes, of which each picture shows one, as digits are and traits of a face are not.
+def classes_of_one(logits: torch.Tensor, columns: Sequence[int]) -> bool:
+    """Whether the attributes are classes, of which each picture shows one, as digits are and traits of a face are not; if so, it is told.
+
+    Beside man and woman, of which each picture shows one, a rare hat is no class: whoever wears it is one of the two as well.
 
     Args:
-        logits: [n, a] of generated pictures.
+        logits:  [n, a] of generated pictures.
+        columns: Of the features among the attributes.
     """
-    count = (logits > 0).sum(dim=1)
+    shows = logits > 0
+    count = shows.sum(dim=1)
+    featured = count[shows[:, list(columns)].any(dim=1)]
     one, several = float((count == 1).float().mean()), float((count > 1).float().mean())
-    return logits.shape[1] >= FEWEST_CLASSES and one >= ONE_CLASS and several <= SEVERAL_CLASSES
+    alone = int((featured == 1).sum()) >= FEATURED_ALONE * len(featured)
+    classes = logits.shape[1] >= FEWEST_CLASSES and one >= ONE_CLASS and several <= SEVERAL_CLASSES and alone
+    if classes:
+        keeping.tell(
+            f"The classifier's {logits.shape[1]} attributes exclude each other ({one:.0%} of pictures show one alone): they are taken for classes"
+        )
+    return classes
 
 
 def same_mirrored(logit: Callable[[torch.Tensor], torch.Tensor], images: Iterable[torch.Tensor]) -> bool:
-    """Whether pictures that show a feature show it with left and right changed, too; True if none shows it.
+    """Whether pictures that show a feature show it with left and right changed, too; True if none shows it. It is told if they do not.
 
     Args:
         logit:  img [n, C, H, W] -> [n], > 0: it shows.
         images: Batches [n, C, H, W].
     """
-    shown = [img[logit(img) > 0] for img in images]
-    alike = [logit(img.flip(3)) > 0 for img in shown if len(img)]
-    return not alike or float(torch.cat(alike).float().mean()) >= SAME_MIRRORED
+    alike, shown = 0, 0
+    for img in images:  # One batch after the other: all pictures of a large network would take much memory.
+        with torch.no_grad():
+            some = img[logit(img) > 0]
+            alike += int((logit(some.flip(3)) > 0).sum()) if len(some) else 0
+        shown += len(some)
+    # On GPUs the last digits of each rank's differ, and all are to look at the same views.
+    alike, shown = ranks.world().from_first([alike, shown])
+    same = alike >= SAME_MIRRORED * shown
+    if not same:
+        keeping.tell(f"Of {shown} pictures that show the feature {alike} show it to the classifier when mirrored, too: it sees none mirrored")
+    return same
 
 
 def whole_groups(D: torch.nn.Module, img: torch.Tensor) -> torch.Tensor:

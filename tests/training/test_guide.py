@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import tiny
 import torch
 
+from stylegan_redact import keeping, ranks
 from stylegan_redact.methods.edit import CLASSES, TRAITS, Edit
 from stylegan_redact.training.augment import draw_views
 from stylegan_redact.training.guide import MARKED_RANGE, UNMARKED_RANGE, Guide, apart, classes_of_one, same_mirrored, whole_groups
@@ -105,19 +108,75 @@ def one_of(a: int, n: int = 1000) -> torch.Tensor:
 
 def test_classes_are_told_from_traits() -> None:
     digits = one_of(10)
-    assert classes_of_one(digits) and classes_of_one(one_of(3))
-    assert not classes_of_one(one_of(2)), "beard, no beard"
+    assert classes_of_one(digits, [7]) and classes_of_one(one_of(3), [0, 2]) and classes_of_one(digits[torch.arange(1000) % 10 != 7], [7])
+    assert not classes_of_one(one_of(2), [0]), "beard, no beard"
     unclear = digits.clone()
     unclear[:150] = -1.0
-    assert classes_of_one(unclear), "some pictures are none"
+    assert classes_of_one(unclear, [7]), "some pictures are none"
     unclear[:300] = -1.0
-    assert not classes_of_one(unclear)
+    assert not classes_of_one(unclear, [7])
     generator = torch.Generator().manual_seed(0)
     for share in (0.03, 0.1, 0.3):  # Traits that know nothing of each other; with 10 of them at 0.1 two in five pictures have exactly one.
-        assert not classes_of_one(share - torch.rand([2000, 10], generator=generator))
+        assert not classes_of_one(share - torch.rand([2000, 10], generator=generator), [0])
     both = digits.clone()
     both[:200, 3] = 1.0
-    assert not classes_of_one(both)
+    assert not classes_of_one(both, [7])
+
+
+def test_a_rare_trait_beside_two_classes_is_none() -> None:
+    """Man, woman, hat: nine in ten pictures show exactly one of the three, but whoever wears a hat is one of the two as well, and is to stay so."""
+    logits = torch.cat([one_of(2), torch.where(torch.arange(1000)[:, None] < 80, 1.0, -1.0)], dim=1)
+    assert not classes_of_one(logits, [2])
+    assert classes_of_one(logits, [0]), "a man becomes a woman"
+
+
+class Told:
+    """A store that only listens."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def begin(self, stage: str) -> tuple[str, None]:
+        return stage, None
+
+    def keep(self, moment: keeping.Moment) -> None:
+        return
+
+    def check(self) -> None:
+        return
+
+    def tell(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_what_was_recognised_is_told() -> None:
+    """Options that are None would else stand for something that no record has."""
+    told, left = Told(), Guide(Regions(), (0,)).logit
+    sided = torch.ones(4, 1, 16, 16)
+    sided[..., 8:] = -1.0
+    with keeping.kept_by(told):
+        classes_of_one(one_of(2), [0])
+        same_mirrored(left, [torch.ones(4, 1, 16, 16)])
+        assert told.lines == []
+        classes_of_one(one_of(4), [0])
+        same_mirrored(left, [sided])
+    assert "4 attributes exclude each other (100% of pictures" in told.lines[0] and "Of 4 pictures that show the feature 0" in told.lines[1]
+
+
+def test_pictures_are_looked_at_one_batch_after_the_other_and_ranks_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[weakref.ref[torch.Tensor]] = []
+
+    def batches() -> Iterator[torch.Tensor]:
+        for _ in range(4):
+            assert sum(each() is not None for each in given) <= 1  # That of the loop.
+            img = torch.ones(2, 1, 16, 16)
+            given.append(weakref.ref(img))
+            yield img
+            del img
+
+    assert same_mirrored(Guide(Regions(), (0,)).logit, batches())
+    monkeypatch.setattr(ranks.World, "from_first", lambda world, value: [1, 2])  # What the first rank found: half of them.
+    assert not same_mirrored(Guide(Regions(), (0,)).logit, [torch.ones(4, 1, 16, 16)])
 
 
 def test_left_and_right_are_looked_at() -> None:
