@@ -22,6 +22,8 @@ BUNDLED_ROLES = ("detector", "judge", "second_judge")
 NAMES_FILE = "attributes.json"
 """Of a TorchScript file's extra files the one that names its logits: a JSON list of strings."""
 
+_DESCRIBE = "say in a JSON file beside it what it takes and which output is meant, docs/classifiers.md"
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -163,12 +165,14 @@ def _try(net: torch.nn.Module, num_logits: int, img_shape: tuple[int, int, int],
     except Exception as error:  # noqa: BLE001 - TorchScript raises whatever the user's code raises
         reason = str(error).strip().splitlines()[-1][:200]
         raise RedactError(
-            f"{asked} - it does not take images of shape [n, {', '.join(map(str, img_shape))}]: {reason} - train it on such images"
+            f"{asked} - it does not take images of shape [n, {', '.join(map(str, img_shape))}]: {reason} - train it on such images, or {_DESCRIBE}"
         ) from None
-    if not isinstance(logit, torch.Tensor) or logit.numel() != 2 * num_logits or len(logit) != 2 or not bool(torch.isfinite(logit).all()):
+    wanted = "one finite logit for each image, [n] or [n, 1]" if num_logits == 1 else f"finite logits [n, {num_logits}], as it names so many"
+    if not isinstance(logit, torch.Tensor) or logit.numel() != 2 * num_logits or len(logit) != 2:
         got = f"shape {list(logit.shape)}" if isinstance(logit, torch.Tensor) else type(logit).__name__
-        wanted = "one finite logit for each image, [n] or [n, 1]" if num_logits == 1 else f"finite logits [n, {num_logits}], as it names so many"
-        raise RedactError(f"{asked} - two images gave {got} - it must give {wanted}")
+        raise RedactError(f"{asked} - two images gave {got} - it must give {wanted}; or {_DESCRIBE}")
+    if not bool(torch.isfinite(logit).all()):
+        raise RedactError(f"{asked} - of two images' logits {int((~torch.isfinite(logit)).sum())} are infinite or nan - it must give {wanted}")
     return logit.requires_grad
 
 
