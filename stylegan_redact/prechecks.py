@@ -66,7 +66,10 @@ def look(network: Network, feature: Feature, judge: Detector, *, batch: int, hal
     for part in feature.each:
         if part.latents is None:
             continue
-        figures |= prevalence(part.name, part.latents)
+        if part.subspace is not None and math.isnan(part.subspace.accuracy):
+            warnings.append(nobody_said(part.name, part.latents))
+        else:
+            figures |= prevalence(part.name, part.latents)
         figures |= {f"{part.name}/{key}": value for key, value in part.figures.items()}
         if part.detector is not None and part.latents.logits is not None:
             figures |= confounders(part.name, part.latents, part.detector.attributes)
@@ -82,6 +85,15 @@ def prevalence(name: str, latents: LabelledLatents) -> dict[str, Estimate]:
     """The share of the labelled latents that show the feature, in percent: of the network's images, if they were drawn by seed and not chosen."""
     share = clopper_pearson(int((latents.score > 0).sum()), len(latents.score))
     return {f"{name}/prevalence": Estimate(100 * share.value, 100 * share.low, 100 * share.high, share.n, "%")}
+
+
+def nobody_said(name: str, latents: LabelledLatents) -> str:
+    """What to tell in place of a rate where a quantile along a direction decided what counts as showing the feature."""
+    share = 100 * float((latents.score > 0).float().mean())
+    return (
+        f"nobody said which pictures show {name}: the {share:.0f} % of the latents that lie furthest along the direction are taken to, which is no "
+        "rate of the network's; --labels or --classifier would tell"
+    )
 
 
 def confounders(name: str, latents: LabelledLatents, attributes: tuple[str, ...]) -> dict[str, Estimate]:

@@ -153,3 +153,8 @@ def test_open_clip_itself(tmp_path: Path) -> None:
 def test_a_classifier_that_gives_probabilities_is_no_matter_of_the_network(score: torch.Tensor, says: str) -> None:
     with pytest.raises(RedactError, match=says):
         check_rate("beard", score)
+
+
+def test_the_advised_number_of_latents_suffices_more_often_than_not() -> None:
+    with pytest.raises(RedactError, match="20 of 1000 .* label about 2000 latents"):
+        check_rate("beard", torch.arange(1000) - 979.5)

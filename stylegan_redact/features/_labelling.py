@@ -99,7 +99,7 @@ def check_rate(name: str, score: torch.Tensor) -> None:
         other = _if_logarithms(score) or "choose a feature that it draws"
         raise RedactError(f"{told} - this generator hardly shows it, there is nothing to redact - {other}")
     if hits < FEWEST_SHOWING:
-        need = -(-FEWEST_SHOWING * n // max(hits, 1))
+        need = -(-4 * FEWEST_SHOWING * n // (3 * max(hits, 1)))  # A third more: with just as many every other try would fail again.
         raise RedactError(f"{told} - too few to learn from, {FEWEST_SHOWING} are needed - label about {need} latents with --num-latents")
 
 
