@@ -16,6 +16,9 @@ def main() -> None:
     except ImportError as error:
         sys.stderr.write(f"Error: {host.explain(error)}\n")
         sys.exit(2)
+    except KeyboardInterrupt:  # While the program starts; later ones are answered by the command.
+        sys.stderr.write("\nAborted!\n")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.whole_class import WholeClass
 from stylegan_redact.labels import Labels, class_feature, of_class
 from stylegan_redact.network_files import NetworkFile
-from stylegan_redact.types import Detector, Feature, Network, Progress
+from stylegan_redact.types import Detector, Feature, Network, Progress, RedactError
 
 
 @dataclass(frozen=True)
@@ -87,4 +87,13 @@ def cast(request: Any, method: Any, file: NetworkFile | DecoderFile, network: Ne
         return Cast((brought.name,), *roles, labels, brought=brought)
     detector, judge, classifiers = steering.classifiers(request, file=file, network=network, device=device)
     features = steering.known_names(request, asked, detector, judge, file)
+    _refuse_without_gradients(method, request, detector)
     return Cast(features, detector, judge, classifiers, labels, tried=tuple(map(str, steering.ways(request, file))))
+
+
+def _refuse_without_gradients(method: Any, request: Any, detector: Detector) -> None:
+    """Refuses before anything is labelled what the method would refuse after that."""
+    if getattr(method, "gradients", False) and not detector.differentiable:
+        raise RedactError(
+            f"{request.feature} was to be redacted by {request.method} - its detector gives no gradients - use --method=unlearn, mapping or fold"
+        )

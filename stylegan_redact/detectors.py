@@ -24,6 +24,7 @@ NAMES_FILE = "attributes.json"
 
 SUM_TO_ONE = 1e-4
 """How near to one the sum of what should be logits must be to be taken for that of probabilities."""
+_DESCRIBE = "say in a JSON file beside it what it takes and which output is meant, docs/classifiers.md"
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,14 @@ def _try(net: torch.nn.Module, num_logits: int, img_shape: tuple[int, int, int],
     except Exception as error:  # noqa: BLE001 - TorchScript raises whatever the user's code raises
         reason = str(error).strip().splitlines()[-1][:200]
         raise RedactError(
-            f"{asked} - it does not take images of shape [n, {', '.join(map(str, img_shape))}]: {reason} - train it on such images"
+            f"{asked} - it does not take images of shape [n, {', '.join(map(str, img_shape))}]: {reason} - train it on such images, or {_DESCRIBE}"
         ) from None
-    if not isinstance(logit, torch.Tensor) or logit.numel() != 2 * num_logits or len(logit) != 2 or not bool(torch.isfinite(logit).all()):
+    wanted = "one finite logit for each image, [n] or [n, 1]" if num_logits == 1 else f"finite logits [n, {num_logits}], as it names so many"
+    if not isinstance(logit, torch.Tensor) or logit.numel() != 2 * num_logits or len(logit) != 2:
         got = f"shape {list(logit.shape)}" if isinstance(logit, torch.Tensor) else type(logit).__name__
-        wanted = "one finite logit for each image, [n] or [n, 1]" if num_logits == 1 else f"finite logits [n, {num_logits}], as it names so many"
-        raise RedactError(f"{asked} - two images gave {got} - it must give {wanted}")
+        raise RedactError(f"{asked} - two images gave {got} - it must give {wanted}; or {_DESCRIBE}")
+    if not bool(torch.isfinite(logit).all()):
+        raise RedactError(f"{asked} - of two images' logits {int((~torch.isfinite(logit)).sum())} are infinite or nan - it must give {wanted}")
     if num_logits > 1 and (what := _shares(logit.detach().reshape(2, num_logits).double())):
         raise RedactError(
             f"{asked} - two images gave {what} that add up to one, and a logit above 0 has to say that the attribute shows - "

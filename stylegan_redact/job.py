@@ -166,7 +166,10 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
 
 
 def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
-    for line in (*filter(None, [plan.precision.told]), *network_files.notes(plan.file.snapshot, plan.network)):
+    for line in (
+        *filter(None, [plan.precision.told, network_files.scarce(plan.network, run.folder)]),
+        *network_files.notes(plan.file.snapshot, plan.network),
+    ):
         progress.tell(line)
     with run.profile.part(profiling.LABELLING):
         feature = _label(plan, progress)

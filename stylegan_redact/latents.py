@@ -82,14 +82,14 @@ def load_labels(path: str | os.PathLike[str]) -> LabelFile:
         raise RedactError(f"{asked} - it cannot be read ({str(error)[:120]}) - make one with redact.py label") from None
     missing = [name for name in _NEEDED if name not in arrays]
     if missing:
-        raise RedactError(f"{asked} - it has no {', '.join(missing)} - make one with redact.py label")
+        raise RedactError(f"{asked} - it has no {', '.join(missing)} - make one with redact.py label, or as docs/labels.md says")
     seeds, w, scores, source = (arrays[name] for name in _NEEDED[:4])
     n, c = len(seeds) if seeds.ndim == 1 else -1, arrays.get("c")
     fits = w.ndim == 2 and scores.shape == source.shape == (n,) and len(w) == n and (c is None or (c.ndim == 2 and len(c) == n))
     numbers = seeds.dtype.kind in "iu" and all(each.dtype.kind == "f" for each in (w, scores, *([c] if c is not None else [])))
     if not fits or not numbers or not (np.isfinite(w).all() and np.isfinite(scores).all()):
         told = ", ".join(f"{name} {list(arrays[name].shape)} {arrays[name].dtype}" for name in _NEEDED[:4])
-        raise RedactError(f"{asked} - it holds {told} - there must be one seed, w, score and source for each latent, all finite")
+        raise RedactError(f"{asked} - it holds {told} - there must be one seed, w, score and source for each latent, w and scores finite floats")
     if n and not 0 <= int(seeds.min()) <= int(seeds.max()) < SEEDS:
         raise RedactError(f"{asked} - its seeds go from {seeds.min()} to {seeds.max()} - there are only seeds from 0 to {SEEDS - 1}")
     latents = LabelledLatents(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from stylegan_redact.types import Network, RedactError
 
 CARRIES = "The new pickle carries objects of classes not known here, never made by us, but by whoever loads it"
 """What to tell of `Snapshot.opaque`."""
+
+ROOM = 4
+"""Times what the file's networks take: the result, its delta, two checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -142,3 +146,19 @@ def notes(snapshot: Snapshot | Weights, network: Network) -> list[str]:
     if network.D is None and not isinstance(snapshot, Weights):
         told.append("The discriminator of this file is not known here: it stays as it is, and edit does without its word on how real a picture looks")
     return told
+
+
+def scarce(network: Network, folder: Path) -> str | None:
+    """What to tell if the disk of the folder has hardly room for what a run leaves of the network, or None.
+
+    That is the result and, until the end, the checkpoint and the one that follows it, each with an optimiser's two moments of what is trained.
+    """
+    nets = [net for net in (network.G, network.D, network.G_ema) if net is not None]
+    size = sum(tensor.numel() * tensor.element_size() for net in nets for tensor in (*net.parameters(), *net.buffers()))
+    free, needed = shutil.disk_usage(folder).free, ROOM * size
+    if free >= needed:
+        return None
+    return (
+        f"Warning: {free / 2**20:.0f} MiB are free in {folder}, and result and checkpoints of this network may take {needed / 2**20:.0f} MiB: make "
+        "room while it runs, or what is trained may not find a place"
+    )

@@ -32,6 +32,8 @@ ONE_SIDED, FEWEST_ATTRIBUTES = 0.8, 5
 """A classifier of at least so many attributes that gives this share of them one and the same answer for all images does not know such images."""
 UNSURE = 0.9
 """Bits: a logit whose answers carry more doubt than this on average is hardly better than a coin."""
+MOST_BEYOND = 0.05
+"""Of the pictures, on which the judge may answer otherwise once they are clamped to [-1, 1]. Trained networks draw little outside of it."""
 STILL = 0.02
 """A logit that varies by less than this share of its size says the same of every image."""
 
@@ -64,14 +66,18 @@ def look(network: Network, feature: Feature, judge: Detector, *, batch: int, hal
     for part in feature.each:
         if part.latents is None:
             continue
-        figures |= prevalence(part.name, part.latents)
+        if part.subspace is not None and math.isnan(part.subspace.accuracy):
+            warnings.append(nobody_said(part.name, part.latents))
+        else:
+            figures |= prevalence(part.name, part.latents)
         figures |= {f"{part.name}/{key}": value for key, value in part.figures.items()}
         if part.detector is not None and part.latents.logits is not None:
             figures |= confounders(part.name, part.latents, part.detector.attributes)
             warnings += domain(part.name, part.latents.logits, part.detector.attributes)
         if part.name in judge.attributes:
-            figures |= (agreed := agreement(network, part, judge, batch=batch, half=half))
-            warnings += [text for estimate in agreed.values() if (text := disagreement(part.name, estimate)) is not None]
+            kappa, turned = agreement(network, part, judge, batch=batch, half=half)
+            figures[f"{part.name}/labels and judge agree (kappa)"] = kappa
+            warnings += filter(None, [disagreement(part.name, kappa), out_of_range(turned)])
     return Prechecks(figures, tuple(warnings))
 
 
@@ -79,6 +85,15 @@ def prevalence(name: str, latents: LabelledLatents) -> dict[str, Estimate]:
     """The share of the labelled latents that show the feature, in percent: of the network's images, if they were drawn by seed and not chosen."""
     share = clopper_pearson(int((latents.score > 0).sum()), len(latents.score))
     return {f"{name}/prevalence": Estimate(100 * share.value, 100 * share.low, 100 * share.high, share.n, "%")}
+
+
+def nobody_said(name: str, latents: LabelledLatents) -> str:
+    """What to tell in place of a rate where a quantile along a direction decided what counts as showing the feature."""
+    share = 100 * float((latents.score > 0).float().mean())
+    return (
+        f"nobody said which pictures show {name}: the {share:.0f} % of the latents that lie furthest along the direction are taken to, which is no "
+        "rate of the network's; --labels or --classifier would tell"
+    )
 
 
 def confounders(name: str, latents: LabelledLatents, attributes: tuple[str, ...]) -> dict[str, Estimate]:
@@ -95,15 +110,19 @@ def confounders(name: str, latents: LabelledLatents, attributes: tuple[str, ...]
     return figures
 
 
-def agreement(network: Network, feature: Feature, judge: Detector, *, batch: int, half: bool = False) -> dict[str, Estimate]:
-    """Cohen's kappa of the labels and the judge, on the first labelled images."""
+def agreement(network: Network, feature: Feature, judge: Detector, *, batch: int, half: bool = False) -> tuple[Estimate, float]:
+    """Cohen's kappa of the labels and the judge on the first labelled images, clamped as when it measures; on how many that turns its answer."""
     latents = feature.latents
     assert latents is not None
     said, w = (latents.score[:MOST_IMAGES] > 0).cpu(), latents.w[:MOST_IMAGES]
     column = judge.attributes.index(feature.name)
+    judged, as_drawn = [], []
     with torch.no_grad():
-        judged = torch.cat([judge.logits(img)[:, column].cpu() > 0 for img in generate(network.G_ema, w, batch=batch, half=half)])
-    return {f"{feature.name}/labels and judge agree (kappa)": cohen_kappa(said, judged)}
+        for img in generate(network.G_ema, w, batch=batch, half=half):
+            judged.append(judge.logits(img.clamp(-1, 1))[:, column].cpu() > 0)
+            as_drawn.append(judge.logits(img)[:, column].cpu() > 0)
+    seen = torch.cat(judged)
+    return cohen_kappa(said, seen), float((seen != torch.cat(as_drawn)).float().mean())
 
 
 def disagreement(name: str, kappa: Estimate) -> str | None:
@@ -113,6 +132,16 @@ def disagreement(name: str, kappa: Estimate) -> str | None:
     return (
         f"the judge and the labels of {name} agree hardly more than by chance (kappa {_told(kappa)}): one of the two does not know such images, or "
         "they mean different things"
+    )
+
+
+def out_of_range(share: float) -> str | None:
+    """What to tell where the judge answers otherwise on this share of the pictures once they are clamped to [-1, 1], or None."""
+    if share <= MOST_BEYOND:
+        return None
+    return (
+        f"the network draws so far outside [-1, 1] that the judge answers otherwise on {100 * share:.0f} % of its pictures once they are "
+        "clamped, as they are when they are measured or saved; what labels and steers sees them as they are: have that classifier clamp them"
     )
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,50 @@ def test_the_main_job_knows_all_attributes_of_both_files(tmp_path: Path) -> None
     plan = job.prepare(job.Request(str(tmp_path / "tiny.pkl"), "grey hue", keep=("blue",), num_latents=10, num_images=10, **files))
     assert plan.detector.attributes == plan.judge.attributes == ("red", "grey hue", "blue")
     assert plan.keep == ("blue",)
+
+
+class Lost(torch.nn.Module):
+    """Answers whose gradient is lost on the way."""
+
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
+        return (img.mean([1, 2, 3]) > 0).float() - 0.5
+
+
+@pytest.mark.parametrize("method", ["edit", "redact_classifier"])
+def test_what_needs_gradients_refuses_before_anything_is_labelled(tmp_path, method) -> None:
+    G_ema = tiny_run.write_network(tmp_path / "tiny.pkl")
+    tiny_run.save_torchscript(Lost(), tmp_path / "detector.pt")
+    tiny_run.write_classifier(tmp_path / "judge.pt", G_ema, 9)
+    files = {name: str(tmp_path / f"{name}.pt") for name in ("detector", "judge")}
+    request = job.Request(
+        network=str(tmp_path / "tiny.pkl"), feature="glow", method=method, classifier=files["detector"], judge=files["judge"], device="cpu"
+    )
+    with pytest.raises(RedactError, match=f"by {method} - its detector gives no gradients"):
+        job.prepare(request)
+    assert job.prepare(replace(request, method="fold")).feature == "glow"
+
+
+class Gives(torch.nn.Module):
+    """As many outputs as it is told, all of one value."""
+
+    def __init__(self, columns: int, value: float) -> None:
+        super().__init__()
+        self.columns, self.value = columns, value
+
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
+        assert img.shape[1] == 3, "three channels"
+        return torch.full([len(img), self.columns], self.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "value", "channels", "says"),
+    [
+        (2, 1.0, 3, r"gave shape \[2, 2\].*; or say in a JSON file beside it"),
+        (1, math.nan, 3, "of two images' logits 2 are infinite or nan"),
+        (1, 1.0, 1, r"\[n, 1, 4, 4\].*train it on such images, or say in a JSON file beside it"),
+    ],
+)
+def test_a_refused_file_is_told_what_is_wrong_and_what_to_do(tmp_path, columns, value, channels, says) -> None:
+    tiny_run.save_torchscript(Gives(columns, value), tmp_path / "odd.pt")
+    with pytest.raises(RedactError, match=says):
+        load_torchscript(tmp_path / "odd.pt", "beard", (channels, 4, 4))

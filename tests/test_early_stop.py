@@ -116,6 +116,8 @@ def test_a_signal_during_a_look_and_a_kill_after_the_last_one_change_nothing(
         (["--method=fold"], "fold has no training"),
         (["--method=mapping", "--snap=1"], "mapping has no training"),
         (["--method=extrapolate"], "extrapolate has no training"),
+        (["--kimg=0.3", "--batch=8"], "--early-stop=0.4 was asked - the training ends before that, at --kimg=0.3"),
+        (["--early-stop=1", "--kimg=1", "--snap=2"], "--snap=2 was asked - the training ends before that, at --kimg=1"),
         (["--early-stop=0.0004"], "of one image"),
         (["--early-stop=nan"], "finite number"),
         (["--early-stop=inf"], "finite number"),
@@ -153,7 +155,7 @@ def test_it_looks_once_for_so_many_images() -> None:
 @pytest.mark.parametrize(("left_out", "more", "told"), [("--judge", ["--labels=X"], "no judge"), ("", ["--num-images=4999999"], "no seeds are left")])
 def test_who_cannot_say_when_is_refused(files: list[str], tmp_path: Path, left_out: str, more: list[str], told: str) -> None:
     if left_out:
-        assert run(files, tmp_path / "first", "--kimg=0.008").exit_code == 0
+        assert run(files, tmp_path / "first", "--kimg=0.008", "--early-stop=0.008").exit_code == 0
         (labels,) = (tmp_path / "first").glob("*/labels.npz")
         more = [f"--labels={labels}", "--method=unlearn"]
         options = [option for option in files if not option.startswith(("--judge", "--classifier"))]

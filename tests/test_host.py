@@ -4,6 +4,7 @@
 import importlib
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -186,3 +187,13 @@ def test_a_folder_that_is_no_checkout_is_told_so(tmp_path):
 def test_importing_the_module_imports_nothing_heavy():
     code = "import sys; from stylegan_redact import host; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
+
+
+def test_ctrl_c_while_the_program_starts_shows_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stylegan_redact.host.prepare", interrupted)
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / "redact.py"), run_name="__main__")
+    assert left.value.code == 130 and capsys.readouterr().err == "\nAborted!\n"

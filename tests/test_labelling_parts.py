@@ -138,3 +138,23 @@ def test_open_clip_itself(tmp_path: Path) -> None:
     assert float((found * expected).sum(1).min()) > 0.999  # Pillow rounds to whole levels.
     assert clip.of_texts(["a beard", "no beard"]).shape == (2, 16)
     assert clip.of_images(img[:, :1]).shape == (3, 16)  # Grey pictures too.
+
+
+@pytest.mark.parametrize(
+    ("score", "says"),
+    [
+        (torch.linspace(0.001, 0.9, 100), r'answers lie between 0.001 and 0.9: .*"output": "probabilities"'),
+        (torch.linspace(-9, -0.1, 100), r'highest answer is -0.1: .*"threshold": -0.69'),
+        (torch.linspace(1, 9, 100), "choose a rarer feature$"),
+        (torch.ones(100), "choose a rarer feature$"),
+        (torch.linspace(-9, -1, 100), "to redact - choose a feature that it draws$"),
+    ],
+)
+def test_a_classifier_that_gives_probabilities_is_no_matter_of_the_network(score: torch.Tensor, says: str) -> None:
+    with pytest.raises(RedactError, match=says):
+        check_rate("beard", score)
+
+
+def test_the_advised_number_of_latents_suffices_more_often_than_not() -> None:
+    with pytest.raises(RedactError, match="20 of 1000 .* label about 2000 latents"):
+        check_rate("beard", torch.arange(1000) - 979.5)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from stylegan_redact import prechecks
 from stylegan_redact.network import sample_w
-from stylegan_redact.types import Feature, LabelledLatents
+from stylegan_redact.types import Feature, LabelledLatents, Subspace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -53,7 +54,7 @@ def test_detector_and_judge_on_the_same_images() -> None:
     net = tiny.network()
     corners = tiny.Corners(net.G_ema)
     w = sample_w(net.G_ema, range(200))
-    score = corners.logits(tiny.images(net.G_ema, range(200)))
+    score = corners.logits(tiny.images(net.G_ema, range(200)).clamp(-1, 1))
     feature = Feature("glow", LabelledLatents(w, score[:, 1], torch.arange(200), score), detector=corners)
     found = prechecks.look(net, feature, corners, batch=100)
     kappa = found.figures["glow/labels and judge agree (kappa)"]
@@ -65,3 +66,25 @@ def test_detector_and_judge_on_the_same_images() -> None:
     assert prechecks.record(found)["figures"]["glow/prevalence"]["n"] == 200
     deaf = SimpleNamespace(attributes=(), logits=lambda img: img.new_zeros([len(img), 0]), differentiable=False)
     assert "glow/labels and judge agree (kappa)" not in prechecks.look(net, feature, deaf, batch=100).figures
+
+
+def test_the_judge_is_asked_about_clamped_pictures_and_much_clamping_is_told() -> None:
+    net = tiny.network()
+    net.G_ema.synthesis.b16.torgb.bias += 3  # Everything is far too bright; clamped, all is white.
+    corners = tiny.Corners(net.G_ema)
+    w = sample_w(net.G_ema, range(100))
+    score = corners.logits(tiny.images(net.G_ema, range(100)))
+    feature = Feature("glow", LabelledLatents(w, score[:, 1], torch.arange(100), score), detector=corners)
+    kappa, turned = prechecks.agreement(net, feature, corners, batch=50)
+    assert kappa.high < prechecks.MEANS_LITTLE or not kappa.value > 0  # Labels of what nobody will see agree with nothing.
+    assert 0.05 < turned < 1 and prechecks.out_of_range(0.05) is None
+    assert any("far outside [-1, 1]" in text for text in prechecks.look(net, feature, corners, batch=50).warnings)
+
+
+def test_a_share_that_a_quantile_made_is_no_rate() -> None:
+    latents = LabelledLatents(torch.zeros(50, 2), torch.arange(50) - 39.5)
+    subspace = Subspace(torch.eye(2)[:1], torch.zeros(1), float("nan"))
+    found = prechecks.look(tiny.network(), Feature("tilt", latents, subspace), SimpleNamespace(attributes=()), batch=50)
+    assert not found.figures and "nobody said which pictures show tilt: the 20 % of the latents" in found.warnings[0]
+    found = prechecks.look(tiny.network(), Feature("tilt", latents, replace(subspace, accuracy=0.9)), SimpleNamespace(attributes=()), batch=50)
+    assert "tilt/prevalence" in found.figures and not found.warnings

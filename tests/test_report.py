@@ -278,6 +278,7 @@ def test_a_card_says_whose_terms_hold_and_what_undoes_it(run: Path) -> None:
     values = {key: json.loads(value) for key, value in front.items()}
     assert values["license"] == "other" and values["base_model_sha256"] == tiny_run.sha256(run.parent.parent / "tiny.pkl")
     assert values["model_sha256"] == tiny_run.sha256(run / "network-redacted.pkl") and f"removed:{HOSTILE}" in values["tags"]
+    assert "should no longer draw" in told and "nearly the same" not in told  # What was reached, the figures say.
     assert "it undoes the redaction" in told and "does not guarantee" in told and "*that* network's terms" in told
     bundled = card.render(EMPTY, bundled=True)
     assert 'license: "apache-2.0"' in bundled and "under Apache-2.0" in bundled and "A StyleGAN network, fine-tuned" in bundled

@@ -3,11 +3,14 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import tiny
 
-from stylegan_redact import run_dir
+from stylegan_redact import network_files, run_dir
 from stylegan_redact.types import RedactError
 
 
@@ -79,3 +82,13 @@ def test_json_is_strict_and_plain(tmp_path):
     text = path.read_text()
     assert "NaN" not in text and "Infinity" not in text
     assert json.loads(text) == {"nan": None, "inf": [None, 1.5], "tuple": [1, "a"], "path": "a", "none": None, "3": True}
+
+
+def test_a_disk_that_is_too_small_for_a_run_is_told_before_it(tmp_path, monkeypatch):
+    net = tiny.network()
+    size = sum(4 * tensor.numel() for part in (net.G, net.D, net.G_ema) for tensor in (*part.parameters(), *part.buffers()))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3 * size))
+    told = network_files.scarce(net, tmp_path)
+    assert told is not None and f"{3 * size / 2**20:.0f} MiB are free in {tmp_path}" in told and "make room" in told
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * size))
+    assert network_files.scarce(net, tmp_path) is None

@@ -8,6 +8,7 @@ anycost-gan (Lin et al. 2021), whose file holds such a state dict. Pictures are 
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,13 +103,13 @@ def load(path: Path, feature: str) -> tuple[AttributePredictor, tuple[str, ...]]
     Raises:
         RedactError: the file holds something else, or CelebA has no such attribute.
     """
-    recipe = names.recipe(feature)
     asked = f"a ResNet-50 that knows the attributes of CelebA was expected in {path}"
     state = _state(path, asked)
     first, last = state.get("conv1.weight"), state.get("fc.weight")
     if first is None or last is None or first.ndim != 4 or last.ndim != 2 or len(last) not in (_NUM, 2 * _NUM):
         there = "it has no conv1 and fc" if first is None or last is None else f"its fc.weight is {list(last.shape)}"
         raise RedactError(f"{asked} - {there} - its last layer has 40 outputs, or two for each attribute; export others as TorchScript")
+    recipe = names.recipe(feature)
     with torch.device("meta"):  # No memory before the shapes are known to be those of the file.
         net = ResNet50(len(last), len(first))
     state = {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
@@ -132,8 +133,12 @@ def _state(path: Path, asked: str) -> Mapping[str, torch.Tensor]:
             warnings.simplefilter("ignore")  # Old files warn of their storages.
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch.load raises whatever it stumbles over
-        reason = ascii(str(error).strip().partition("\n")[0])[1:-1][:120]
-        raise RedactError(f"{asked} - it cannot be read as tensors alone ({reason}) - save its state_dict with torch.save") from None
+        reason = (
+            "it holds more than tensors" if isinstance(error, pickle.UnpicklingError) else ascii(str(error).strip().partition("\n")[0])[1:-1][:120]
+        )
+        raise RedactError(
+            f"{asked} - it cannot be read as tensors alone ({reason}) - save its state_dict with torch.save, or any network with torch.jit.save"
+        ) from None
     inner = found.get("state_dict", found) if isinstance(found, dict) else None
     if not isinstance(inner, dict) or not inner or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in inner.items()):
         raise RedactError(f"{asked} - the file holds no state dict - save one with torch.save(net.state_dict(), path)")

@@ -7,6 +7,7 @@ Batches are shared out among the ranks; a run that is killed goes on with the ba
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -92,12 +93,32 @@ def check_rate(name: str, score: torch.Tensor) -> None:
         raise RedactError(f"{name} was asked - no generated image could be told - label pictures by hand with redact.py label")
     rate, told = hits / n, f"{name} was asked - {hits} of {n} generated images show it ({100 * hits / n:.2f} %)"
     if rate > HIGHEST_RATE:
-        raise RedactError(f"{told} - this generator nearly always shows it, and would have nothing else left to draw - choose a rarer feature")
+        other = _if_probabilities(score) or "choose a rarer feature"
+        raise RedactError(f"{told} - this generator nearly always shows it, and would have nothing else left to draw - {other}")
     if rate < LOWEST_RATE:
-        raise RedactError(f"{told} - this generator hardly shows it, there is nothing to redact - choose a feature that it draws")
+        other = _if_logarithms(score) or "choose a feature that it draws"
+        raise RedactError(f"{told} - this generator hardly shows it, there is nothing to redact - {other}")
     if hits < FEWEST_SHOWING:
-        need = -(-FEWEST_SHOWING * n // max(hits, 1))
+        need = -(-4 * FEWEST_SHOWING * n // (3 * max(hits, 1)))  # A third more: with just as many every other try would fail again.
         raise RedactError(f"{told} - too few to learn from, {FEWEST_SHOWING} are needed - label about {need} latents with --num-latents")
+
+
+def _if_probabilities(score: torch.Tensor) -> str:
+    """What to do about scores that look like probabilities, all of which are above 0; empty if they do not."""
+    low, high = float(score.min()), float(score.max())
+    if not 0 <= low < high <= 1:
+        return ""
+    told = f"but all answers lie between {low:.2g} and {high:.2g}: if these are probabilities, have the classifier give logits"
+    return f'{told}, or put {{"output": "probabilities"}} into a JSON file beside it, docs/classifiers.md; else choose a rarer feature'
+
+
+def _if_logarithms(score: torch.Tensor) -> str:
+    """What to do about scores that look like logarithms of probabilities, none of which is above 0; empty if they do not."""
+    high = float(score.max())
+    if not math.log(0.5) < high <= 0:
+        return ""
+    told = f"but the highest answer is {high:.2g}: if these are logarithms of probabilities, have the classifier give logits"
+    return f'{told}, or put {{"threshold": -0.69}}, log 0.5, into a JSON file beside it, docs/classifiers.md; else choose a feature that it draws'
 
 
 def _seen(

@@ -68,7 +68,10 @@ def scale_weights(smaller_side: int) -> tuple[float, ...]:
     """
     count = sum(smaller_side >> scale >= WINDOW_SIZE for scale in range(len(SCALE_WEIGHTS)))
     if count == 0:
-        raise RedactError(f"Similarity of images {smaller_side} pixels wide was asked - its window has {WINDOW_SIZE} - use larger images")
+        raise RedactError(
+            f"Similarity of images {smaller_side} pixels wide was asked - its window has {WINDOW_SIZE} - networks that draw fewer are not redacted "
+            "or measured here"
+        )
     rescale = sum(SCALE_WEIGHTS) / sum(SCALE_WEIGHTS[:count])
     return tuple(weight * rescale for weight in SCALE_WEIGHTS[:count])
 

@@ -54,6 +54,7 @@ class Edit:
 
     needs: ClassVar[tuple[str, ...]] = ("latents", "detector")
     several: ClassVar[bool] = True
+    gradients: ClassVar[bool] = True
     # Twice forward, once back; images as they were and are, bare and through a view, and where half of them change; half of them, back too;
     # likewise. A quarter is climbed once more.
     watched: ClassVar[bool] = True

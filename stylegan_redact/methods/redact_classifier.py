@@ -29,6 +29,7 @@ class RedactClassifier(OnCleanPictures):
     threshold: float = option(0.5, "tau: a picture allowed with less than this probability is forbidden", low=0.01, high=0.99)
     softness: float = option(4.0, "divides the detector's logit: a detector that is too sure has no slope", low=0.1, high=100.0)
 
+    gradients: ClassVar[bool] = True
     passes: ClassVar[Mapping[str, float]] = {**OnCleanPictures.passes, "detect": 3}
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:

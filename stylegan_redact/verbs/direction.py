@@ -95,7 +95,7 @@ def find(request: job.Request, out: Path, *, steps: int = 7, reach: float = 2.0)
         *notes,
         *(f"Warning: {text}" for text in given.doubts(feature)),
         told,
-        f"Wrote {', '.join(path.name for path in _files(out))}",
+        f"Wrote {', '.join(str(path) for path in _files(out))}",
         *([f"What was there before was replaced: {', '.join(replaced)}"] if replaced else []),
     )
 

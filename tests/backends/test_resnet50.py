@@ -98,7 +98,7 @@ class Anything:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda found: Anything(), "cannot be read as tensors alone"),
+        (lambda found: Anything(), r"cannot be read as tensors alone \(it holds more than tensors\) .* torch.jit.save"),
         (lambda found: [1, 2], "holds no state dict"),
         (lambda found: {"epoch": 3}, "holds no state dict"),
         (lambda found: {"x": torch.zeros(1)}, "it has no conv1 and fc"),
@@ -118,3 +118,6 @@ def test_a_feature_that_celeba_does_not_have_is_refused(tmp_path: Path) -> None:
     torch.save(state(), tmp_path / "x.pt")
     with pytest.raises(RedactError, match="CelebA has beard, .*did you mean eyeglasses"):
         find(str(tmp_path / "x.pt"), "eyeglases").load(SHAPE)
+    torch.save({"x": torch.zeros(1)}, tmp_path / "x.pt")  # What the file is comes before what the feature is called.
+    with pytest.raises(RedactError, match="it has no conv1 and fc"):
+        find(str(tmp_path / "x.pt"), "digit").load(SHAPE)
