@@ -138,13 +138,14 @@ def build(cls: type, values: Mapping[str, Any]) -> Any:
     Raises:
         RedactError: an option that the class does not have, a value of another type or outside its range, or a needed one left out.
     """
+    owner = cls.__module__.rpartition(".")[2]  # Its file, which people know it by.
     known = {each.name: each for each in options(cls)}
     for name, value in values.items():
-        _refuse_unknown(name, tuple(known), f"option of {cls.__name__}")
-        _refuse_value(known[name], value, cls.__name__)
+        _refuse_unknown(name, tuple(known), f"option of {owner}")
+        _refuse_value(known[name], value, owner)
     missing = [each.name for each in known.values() if each.default is dataclasses.MISSING and each.name not in values]
     if missing:
-        raise RedactError(f"{cls.__name__} was asked without {', '.join(missing)} - these options have no default - give them")
+        raise RedactError(f"{owner} was asked without {', '.join(missing)} - these options have no default - give them")
     return cls(**values)
 
 
