@@ -1,46 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled bias, leaky ReLU, gain and clamp against the definition, with two derivatives."""
 
-import shutil
-import sys
-
+import compiled
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from torch_utils import custom_ops
 from torch_utils.ops import bias_act, cpu_kernels
 
-missing = [program for program in ("ninja", "c++") if shutil.which(program) is None]
 pytest.importorskip("torch.utils.cpp_extension", reason="needs setuptools")
 # torch's own forward-mode derivatives use its deprecated script compiler
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit"),
-    pytest.mark.skipif(bool(missing) or not sys.platform.startswith("linux"), reason=f"needs Linux, ninja and a C++ compiler; lacks {missing}"),
+    compiled.needed,
 ]
-
-
-class Counted:
-    """The compiled module; counts its calls."""
-
-    def __init__(self, module):
-        self.module, self.calls = module, []
-
-    def __getattr__(self, name):
-        self.calls.append(name)
-        return getattr(self.module, name)
 
 
 @pytest.fixture
 def kernels(monkeypatch):
     """Tensors of any size go to the compiled code, which is there."""
-    monkeypatch.delenv(cpu_kernels.SWITCH, raising=False)
-    monkeypatch.setattr(custom_ops, "verbosity", "none")
-    monkeypatch.setattr(cpu_kernels, "LEAST_SAMPLES", 0)
-    module = Counted(cpu_kernels._plugin())
-    assert module.module is not None
-    monkeypatch.setattr(cpu_kernels, "_plugin", lambda: module)
-    return module
+    return compiled.counted(monkeypatch)
 
 
 CASES = {

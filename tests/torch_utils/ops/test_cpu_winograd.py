@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled 3x3 convolution and its derivatives against torch's in float64; which calls take it."""
 
-import shutil
-import sys
-
+import compiled
 import pytest
 import torch
 import torch.nn.functional as F
 
-from torch_utils import custom_ops
 from torch_utils.ops import conv2d_gradfix, cpu_kernels, cpu_winograd, upfirdn2d
 from torch_utils.ops.conv2d_resample import conv2d_resample
 
@@ -16,34 +13,15 @@ BOUND = 1e-5  # the one that users are told, relative to the largest value
 
 # torch's own forward-mode derivatives use its deprecated script compiler
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
-missing = [program for program in ("ninja", "c++") if shutil.which(program) is None]
 pytest.importorskip("torch.utils.cpp_extension", reason="needs setuptools")
-compiled = pytest.mark.skipif(bool(missing) or not sys.platform.startswith("linux"), reason=f"needs Linux, ninja and a C++ compiler; lacks {missing}")
-
-
-class Counted:
-    """The compiled module; counts its calls."""
-
-    def __init__(self, module):
-        self.module, self.calls = module, []
-
-    def __getattr__(self, name):
-        self.calls.append(name)
-        return getattr(self.module, name)
 
 
 @pytest.fixture
 def kernels(monkeypatch):
     """Images of any size and any number of channels go to the compiled code, which is there."""
-    monkeypatch.delenv(cpu_kernels.SWITCH, raising=False)
-    monkeypatch.setattr(custom_ops, "verbosity", "none")
-    monkeypatch.setattr(cpu_kernels, "LEAST_SAMPLES", 0)
     for name in ("LEAST_CHANNELS", "LEAST_TILES", "LEAST_SIDE_TO_DOUBLE", "LEAST_SIDE_OF_MANY", "PRODUCTS_OF_A_SAMPLE"):
         monkeypatch.setattr(cpu_winograd, name, 1)
-    module = Counted(cpu_kernels._plugin())
-    assert module.module is not None
-    monkeypatch.setattr(cpu_kernels, "_plugin", lambda: module)
-    return module
+    return compiled.counted(monkeypatch)
 
 
 CASES = {  # n, C, O, height, width, padding (y, x)
@@ -83,7 +61,7 @@ def error(found, expected):
     return float((found.double() - expected).abs().max() / expected.abs().max())
 
 
-@compiled
+@compiled.needed
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("case", CASES)
 def test_value_and_two_derivatives_equal_those_in_float64(kernels, case, layout):
@@ -97,7 +75,7 @@ def test_value_and_two_derivatives_equal_those_in_float64(kernels, case, layout)
         assert all(found[i].is_contiguous(memory_format=layout) for i in (0, 1)), "laid out as the images are"
 
 
-@compiled
+@compiled.needed
 def test_a_value_worked_by_hand(kernels):
     """A one in the corner of a zero image puts the kernel there, turned; what falls outside is gone."""
     x = torch.zeros(1, 1, 5, 5)
@@ -109,7 +87,7 @@ def test_a_value_worked_by_hand(kernels):
     assert kernels.calls == ["winograd"]
 
 
-@compiled
+@compiled.needed
 def test_neither_threads_nor_the_rest_of_the_batch_change_a_bit(kernels):
     before, results = torch.get_num_threads(), []
     try:
@@ -125,7 +103,7 @@ def test_neither_threads_nor_the_rest_of_the_batch_change_a_bit(kernels):
         torch.set_num_threads(before)
 
 
-@compiled
+@compiled.needed
 @pytest.mark.parametrize(("by_x", "calls"), [(True, ["winograd", "winograd"]), (False, ["winograd", "winograd_kernels"])])
 def test_only_the_gradient_that_is_asked_for_is_computed(kernels, by_x, calls):
     x, w, pads = inputs("wide padding")
@@ -133,7 +111,7 @@ def test_only_the_gradient_that_is_asked_for_is_computed(kernels, by_x, calls):
     assert kernels.calls == calls and (x.grad is None) != by_x and (w.grad is None) == by_x
 
 
-@compiled
+@compiled.needed
 def test_images_with_gaps_and_turned_kernels(kernels):
     x, w, pads = inputs("many tiles")
     gaps, turned = x[:, ::2, :, 3:], w[:, ::2].flip([2, 3]).transpose(2, 3)
@@ -154,7 +132,7 @@ RESAMPLING = {  # n, C, O, sides of the small images
 }
 
 
-@compiled
+@compiled.needed
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("case", RESAMPLING)
 @pytest.mark.parametrize("enlarges", [False, True], ids=["halves", "doubles"])
@@ -172,7 +150,7 @@ def test_a_stride_of_two_and_its_transpose(kernels, case, layout, enlarges):
         assert one.shape == other.shape and error(one, other) < BOUND
 
 
-@compiled
+@compiled.needed
 def test_a_gradient_lies_in_memory_as_its_kernels_do(kernels):
     w = torch.randn(6, 5, 3, 3, requires_grad=True)
     conv2d_gradfix.conv_transpose2d(torch.randn(1, 5, 4, 4), w.transpose(0, 1), stride=2).sum().backward()
@@ -185,7 +163,7 @@ def test_a_gradient_lies_in_memory_as_its_kernels_do(kernels):
     assert seen == [turned.stride()] and found.is_contiguous()
 
 
-@compiled
+@compiled.needed
 def test_an_empty_batch(kernels):
     x, w = torch.zeros(0, 4, 8, 8, requires_grad=True), torch.randn(5, 4, 3, 3, requires_grad=True)
     y = cpu_winograd.convolve(x, w, (1, 1))
@@ -193,14 +171,14 @@ def test_an_empty_batch(kernels):
     assert y.shape == (0, 5, 8, 8) and dx.shape == x.shape and torch.equal(dw, torch.zeros_like(w))
 
 
-@compiled
+@compiled.needed
 def test_what_is_not_finite_is_not_hidden(kernels):
     x, w, pads = inputs("many tiles")
     x[0, 3, 20, 20] = float("nan")
     assert conv2d_gradfix.conv2d(x, w, padding=pads)[0, :, 19:22, 19:22].isnan().all()
 
 
-@compiled
+@compiled.needed
 def test_whoever_must_see_torchs_operations_does(kernels):
     x, w, pads = inputs("wide padding")
     torch.func.vmap(lambda x: conv2d_gradfix.conv2d(x[None], w, padding=pads))(x)
@@ -226,7 +204,7 @@ OTHERS = {
 }
 
 
-@compiled
+@compiled.needed
 @pytest.mark.parametrize(("dtype", "size", "options"), OTHERS.values(), ids=OTHERS)
 def test_other_convolutions_are_torchs(kernels, dtype, size, options):
     x, w = torch.randn(2, 4, 11, 12, dtype=dtype), torch.randn(6, 4, size, size, dtype=dtype)
@@ -246,7 +224,7 @@ TRANSPOSED_OTHERS = {
 }
 
 
-@compiled
+@compiled.needed
 @pytest.mark.parametrize("options", TRANSPOSED_OTHERS.values(), ids=TRANSPOSED_OTHERS)
 def test_other_transposed_convolutions_are_torchs(kernels, options):
     x, w = torch.randn(2, 4, 5, 6), torch.randn(4, 6, 3, 3)
@@ -276,7 +254,7 @@ def test_without_a_compiler_or_switched_off_it_is_torchs_convolution(monkeypatch
     assert torch.equal(conv2d_gradfix.conv2d(x, w, padding=1), F.conv2d(x, w, padding=1))
 
 
-@compiled
+@compiled.needed
 def test_the_layers_of_networks_take_it(kernels):
     x, w = torch.randn(1, 4, 8, 8), torch.randn(4, 4, 3, 3)
     f = upfirdn2d.setup_filter([1, 3, 3, 1])
