@@ -4,7 +4,11 @@
 python benchmarks/whole_network.py --network=stylegan2 --resolution=256 --batch=1 --work=step --host=CHECKOUT
 
 All contenders have the same weights and take turns, A B C A B C. A step is what a fine-tuning does for a batch: a frozen target, a trainable
-synthesis network, L1, backward, Adam. The limit printed is the time that plain convolutions of the same arithmetic take, timed in the same process.
+synthesis network, L1, backward, Adam (ours the fused one of torch, as its methods have it). The limit printed is the time that plain convolutions
+of the same arithmetic take, timed in the same process.
+
+With --apart they take turns too, but each in a process of its own, as its users run it: ours with memory kept as `redact.py` has it, NVIDIA's code
+with the system's settings. Then the peak of memory of each is printed as well.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +30,7 @@ import torch
 from benchmarks.beside import Host
 from stylegan_redact.host import ALLOCATOR
 from stylegan_redact.networks import stylegan2, stylegan3
+from stylegan_redact.ticks import peak_memory
 from torch_utils.ops import cpu_kernels
 
 NETWORKS = {
@@ -40,6 +46,7 @@ NETWORKS = {
 Convolution = tuple[int, int, int, int]
 """Channels in and out, side of the kernel, side of the image."""
 Work = Callable[[], torch.Tensor]
+HOST = "NVIDIA's code"
 
 
 def generator(module: Any, name: str, resolution: int) -> Any:
@@ -95,10 +102,10 @@ def drawing(G: Any, ws: torch.Tensor) -> Work:
     return work
 
 
-def learning(G: Any, frozen: Any, ws: torch.Tensor) -> Work:
+def learning(G: Any, frozen: Any, ws: torch.Tensor, fused: bool | None = None) -> Work:
     """One step of a fine-tuning towards a frozen network; the loss comes back. The rate is 0, so that every step is the same."""
     G.synthesis.requires_grad_(True)
-    optimiser = torch.optim.Adam(G.synthesis.parameters(), lr=0.0)
+    optimiser = torch.optim.Adam(G.synthesis.parameters(), lr=0.0, fused=fused)
     target_of = drawing(frozen, ws + 0.1)
 
     def work() -> torch.Tensor:
@@ -127,7 +134,7 @@ def contenders_of(name: str, resolution: int, ws: torch.Tensor, step: bool, host
     module = NETWORKS[name][0]
     ours, frozen = (generator(module, name, resolution) for _ in range(2))
     frozen.load_state_dict(ours.state_dict())
-    work = learning(ours, frozen, ws) if step else drawing(ours, ws)
+    work = learning(ours, frozen, ws, fused=True) if step else drawing(ours, ws)
     made = {"compiled": with_kernels(work, True), "torch-only": with_kernels(work, False)}
     if host is not None:
         checkout = Host(host)
@@ -136,8 +143,58 @@ def contenders_of(name: str, resolution: int, ws: torch.Tensor, step: bool, host
             G, target = (generator(theirs, name, resolution) for _ in range(2))
         G.load_state_dict(ours.state_dict())
         target.load_state_dict(ours.state_dict())
-        made["NVIDIA's code"] = learning(G, target, ws) if step else drawing(G, ws)
+        made[HOST] = learning(G, target, ws) if step else drawing(G, ws)
     return made, ours
+
+
+def serve(job: Work, now: Callable[[], float]) -> None:
+    """Does the work once for each line that comes in, and prints the seconds; then its peak of memory in MiB."""
+    for _ in sys.stdin:
+        gc.collect()
+        begin = now()
+        job()
+        sys.stdout.write(f"{now() - begin}\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"{peak_memory() * 1024}\n")
+
+
+def apart(who: list[str], rounds: int) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds and peak of memory in MiB of contenders, each a process of this very command, in turn."""
+    plain = {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
+    workers = {
+        one: subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.whole_network", *sys.argv[1:], f"--serve={one}"],
+            env=plain if one == HOST else {**plain, **ALLOCATOR},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for one in who
+    }
+    times: dict[str, list[float]] = {one: [] for one in who}
+    for round_ in range(-1, rounds):  # the first one warms up
+        for one, worker in workers.items():
+            assert worker.stdin is not None and worker.stdout is not None
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+            seconds = numbered(worker)
+            if round_ >= 0:
+                times[one].append(seconds)
+    for worker in workers.values():
+        assert worker.stdin is not None
+        worker.stdin.close()
+    return times, {one: numbered(worker) for one, worker in workers.items()}
+
+
+def numbered(worker: subprocess.Popen[str]) -> float:
+    """The next number that a worker prints; it may tell that operations are being compiled."""
+    assert worker.stdout is not None
+    for line in worker.stdout:
+        try:
+            return float(line)
+        except ValueError:
+            continue
+    raise click.ClickException(f"a contender ended with exit code {worker.wait()}")
 
 
 @click.command()
@@ -150,8 +207,20 @@ def contenders_of(name: str, resolution: int, ws: torch.Tensor, step: bool, host
 @click.option("--clock", type=click.Choice(["wall", "cpu"]), default="wall", show_default=True)
 @click.option("--skip", multiple=True, type=click.Choice(["torch-only"]), help="A contender to leave out.")
 @click.option("--host", type=click.Path(exists=True, file_okay=False, path_type=Path), help="NVIDIA checkout to compare with as well.")
+@click.option("--apart", "separate", is_flag=True, help="Each contender in a process of its own, as its users run it.")
+@click.option("--serve", "serve_", hidden=True)
 def main(  # noqa: PLR0913 - the options
-    network: str, resolution: int, batch: int, work: str, threads: int, rounds: int, clock: str, skip: tuple[str, ...], host: Path | None
+    network: str,
+    resolution: int,
+    batch: int,
+    work: str,
+    threads: int,
+    rounds: int,
+    clock: str,
+    skip: tuple[str, ...],
+    host: Path | None,
+    separate: bool,
+    serve_: str | None,
 ) -> None:
     """Print seconds of each contender, the time of each / that with compiled operations, and how near that is to the plain convolutions."""
     torch.manual_seed(0)
@@ -162,7 +231,17 @@ def main(  # noqa: PLR0913 - the options
     step = work == "step"
     num_ws = 2 * resolution.bit_length() - 4 if network == "stylegan2" else 16
     ws = torch.randn(batch, 1, 512).repeat(1, num_ws, 1)
+    what = f"{network} at {resolution} px, {work}, batch {batch}, threads {threads}, {clock} clock, n = {rounds}"
+    if separate and serve_ is None:
+        times, peaks = apart([one for one in ("compiled", "torch-only", HOST) if one not in skip and (one != HOST or host is not None)], rounds)
+        report(f"{what}, each in a process of its own", times)
+        for one, peak in peaks.items():
+            click.echo(f"  {one}: peak of memory {peak:,.0f} MiB")
+        return
     contenders, G = contenders_of(network, resolution, ws, step, host)
+    if serve_ is not None:
+        serve(contenders[serve_], now)
+        return
     contenders = {who: job for who, job in contenders.items() if who not in skip}
     times: dict[str, list[float]] = {who: [] for who in contenders}
     worst = 0.0
@@ -177,16 +256,15 @@ def main(  # noqa: PLR0913 - the options
         scale = results["compiled"].abs().max()
         worst = max(worst, *(float((result - results["compiled"]).abs().max() / scale) for result in results.values()))
     plain = limit(convolutions(G, network), batch, step, now)
-    report(f"{network} at {resolution} px, {work}, batch {batch}, threads {threads}, {clock} clock, n = {rounds}", times, worst, plain)
+    kept = "kept" if all(os.environ.get(name) == value for name, value in ALLOCATOR.items()) else "given back"
+    report(f"{what}, memory {kept}, largest relative difference {worst:.1e}", times)
     rate = arithmetic(convolutions(G, network), batch) * (4 if step else 1) / plain / 1e9
     click.echo(f"  plain convolutions {plain:.3f} s, {rate:.0f} GFLOP/s: {plain / np.median(times['compiled']):.0%} of the time of compiled")
 
 
-def report(what: str, times: dict[str, list[float]], worst: float, plain: float) -> None:
+def report(what: str, times: dict[str, list[float]]) -> None:
     """Prints the times and ratios."""
-    kept = "kept" if all(os.environ.get(name) == value for name, value in ALLOCATOR.items()) else "given back"
-    machine = f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {platform.machine()}, memory {kept}"
-    click.echo(f"{what}; {machine}; largest relative difference {worst:.1e}")
+    click.echo(f"{what}; torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {platform.machine()}")
     ours = np.array(times["compiled"])
     for who, each in times.items():
         spent = np.array(each)

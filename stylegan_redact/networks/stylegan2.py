@@ -51,6 +51,9 @@ def modulated_conv2d(x, weight, styles, noise=None, up=1, padding=0, resample_fi
     norm = None
     if demodulate:
         norm = (styles.square() @ weight.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()  # [n, o]
+    if x.device.type == "cpu" and kh == kw == up == 1 and padding == 0 and norm is None:  # A matrix for each sample, and images are read once.
+        y = (weight.reshape(1, o, i) * styles.reshape(n, 1, i)).matmul(x.reshape(n, i, -1)).reshape(n, o, x.shape[2], x.shape[3])
+        return y if noise is None else y + noise
     if x.device.type == "cpu" and (n > 1 or x.shape[2] * x.shape[3] <= o * kh * kw):
         fused = False  # Grouped convolutions are slow there, and so is making one weight of another where it is larger than the image.
     flip = up == 1  # By convention, weights of up-sampling layers are stored flipped.
@@ -246,9 +249,19 @@ class SynthesisLayer(torch.nn.Module):
             noise = torch.randn([x.shape[0], 1, self.resolution, self.resolution], device=x.device) * self.noise_strength
         if self.use_noise and noise_mode == "const":
             noise = self.noise_const * self.noise_strength
-        x = modulated_conv2d(x, self.weight, self.affine(w), noise, self.up, self.padding, self.resample_filter, demodulate=True, fused=fused_modconv)
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        return bias_act.bias_act(x, self.bias.to(x.dtype), act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+        bend = dict(act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+
+        def steps(x, weight, styles, noise, bias):
+            x = modulated_conv2d(x, weight, styles, noise, self.up, self.padding, self.resample_filter, demodulate=True, fused=fused_modconv)
+            return bias_act.bias_act(x, bias.to(x.dtype), **bend)
+
+        joined = getattr(conv2d_resample, "modulated_layer", None)  # Only stylegan-redact has it.
+        if joined is None:
+            return steps(x, self.weight, self.affine(w), noise, self.bias)
+        return joined(
+            steps, x, self.weight, self.affine(w), noise, self.bias, up=self.up, resample_filter=self.resample_filter, padding=self.padding, **bend
+        )
 
 
 @persistence.persistent_class

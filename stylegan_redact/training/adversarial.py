@@ -92,9 +92,8 @@ class Game:
         self.G, self.D, self.streams, self.loss, self.rules, self.generator = G, D, streams, loss, rules, generator
         self.batch, self.lr = schedule.batch, schedule.lr
         self.portion = portion_size(D, schedule.batch, schedule.micro_batch)
-        self.parameters = trained_parameters(G)
-        self.critic_parameters = list(D.parameters())
-        self.optimizers = [torch.optim.Adam(group, lr=schedule.lr, betas=(0.0, 0.99)) for group in (self.parameters, self.critic_parameters)]
+        groups = self.parameters, self.critic_parameters = trained_parameters(G), list(D.parameters())
+        self.optimizers = [torch.optim.Adam(group, lr=schedule.lr, betas=(0.0, 0.99), fused=True) for group in groups]
         self.paths = rules.paths if hasattr(G.synthesis, "block_resolutions") and not is_foreign(G) else 0.0  # StyleGAN2's alone.
         self.mean_length: torch.Tensor | None = None
         self.centre_keep = float(getattr(G.mapping, "w_avg_beta", None) or W_AVG_BETA)

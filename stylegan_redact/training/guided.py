@@ -137,7 +137,7 @@ def guided_synthesis(
     parameters = trainable(student)
     for parameter in parameters:
         parameter.requires_grad_(True)
-    optimizer = torch.optim.Adam(parameters, lr=schedule.lr, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(parameters, lr=schedule.lr, betas=(0.9, 0.99), fused=True)
     batch, steps = schedule.batch, schedule.steps
 
     def step(turn: Turn) -> dict[str, float]:

@@ -67,7 +67,7 @@ def regress_mapping(
     generator = torch.Generator().manual_seed(schedule.seed)
     mapping.requires_grad_(True)
     groups = _layers(mapping)
-    optimizer = torch.optim.Adam([{"params": group} for _, group in groups], lr=lr, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam([{"params": group} for _, group in groups], lr=lr, betas=(0.9, 0.99), fused=True)
     spread, errors = Record(), Record()
 
     def step(turn: Turn) -> dict[str, float]:

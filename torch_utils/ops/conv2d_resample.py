@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from torch_utils.ops import conv2d_gradfix, cpu_winograd, upfirdn2d
+from torch_utils.ops.modulated_layer import (
+    modulated_layer as modulated_layer,
+)  # Networks look for it here, since every StyleGAN code has this module.
 from torch_utils.ops.upfirdn2d import Pair, Taps, _get_filter_size, _parse_padding
 
 LARGEST_BY_PIXEL = 64 * 64

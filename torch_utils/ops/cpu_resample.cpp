@@ -19,6 +19,7 @@
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 namespace {
@@ -435,20 +436,37 @@ int64_t lanes(bool is_double) { return is_double ? Vectorized<double>::size() : 
 
 }  // namespace
 
-// cpu_activation.cpp
-at::Tensor bias_act(const at::Tensor& x, const std::optional<at::Tensor>& b, int64_t inner, double gain, double slope, double clamp);
-at::Tensor gradient(const at::Tensor& dy, const at::Tensor& y, double gain, double slope, double clamp);
+using Maybe = std::optional<at::Tensor>;
 
+// cpu_activation.cpp
+at::Tensor bias_act(const at::Tensor& x, const Maybe& b, int64_t inner, double gain, double slope, double clamp);
+at::Tensor gradient(const at::Tensor& dy, const at::Tensor& y, double gain, double slope, double clamp);
+void finish_layer(at::Tensor x, const Maybe& noise, const at::Tensor& bias, double gain, double slope, double clamp);
+std::tuple<at::Tensor, at::Tensor, Maybe> layer_gradient(const at::Tensor& dy, const at::Tensor& y, const Maybe& noise, double gain, double slope,
+                                                         double clamp, bool by_pixel);
+at::Tensor scale_and_dot(at::Tensor g, const at::Tensor& x, const at::Tensor& scale);
+void add_scaled(at::Tensor dw, const at::Tensor& w, const at::Tensor& factors);
 
 // cpu_winograd.cpp
-at::Tensor winograd(const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int64_t pad_x, int64_t stride, bool adjoint);
-at::Tensor winograd_kernels(const at::Tensor& x, const at::Tensor& dy, int64_t pad_y, int64_t pad_x, int64_t stride, bool swapped);
+std::tuple<at::Tensor, Maybe, Maybe> winograd(const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int64_t pad_x, int64_t stride, bool adjoint,
+                                              const Maybe& scale, bool demodulate, const Maybe& noise, const Maybe& bias, double gain, double slope,
+                                              double clamp);
+at::Tensor winograd_kernels(const at::Tensor& x, const at::Tensor& dy, int64_t pad_y, int64_t pad_x, int64_t stride, bool swapped,
+                            const Maybe& x_scale, const Maybe& dy_scale);
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("bias_act", &bias_act);
   m.def("gradient", &gradient);
   m.def("resample", &resample);
   m.def("lanes", &lanes);
-  m.def("winograd", &winograd);
-  m.def("winograd_kernels", &winograd_kernels);
+  m.def("finish_layer", &finish_layer);
+  m.def("layer_gradient", &layer_gradient);
+  m.def("scale_and_dot", &scale_and_dot);
+  m.def("add_scaled", &add_scaled);
+  using pybind11::arg;
+  m.def("winograd", &winograd, arg("x"), arg("w"), arg("pad_y"), arg("pad_x"), arg("stride"), arg("adjoint"), arg("scale") = pybind11::none(),
+        arg("demodulate") = false, arg("noise") = pybind11::none(), arg("bias") = pybind11::none(), arg("gain") = 1.0, arg("slope") = 1.0,
+        arg("clamp") = 0.0);
+  m.def("winograd_kernels", &winograd_kernels, arg("x"), arg("dy"), arg("pad_y"), arg("pad_x"), arg("stride"), arg("swapped"),
+        arg("x_scale") = pybind11::none(), arg("dy_scale") = pybind11::none());
 }

@@ -24,6 +24,8 @@
 #include <tuple>
 #include <utility>
 
+#include "cpu_activation.h"
+
 namespace {
 
 using Vec = at::vec::Vectorized<float>;
@@ -233,13 +235,18 @@ constexpr int64_t kernel_of(int64_t point) {
   return std::min<int64_t>(point / Way::axis, 5) * 6 + std::min<int64_t>(point % Way::axis, 5);
 }
 
-// Map along both axes: reads vectors at in + row * row_step + column * V, writes them at out + (row * Map::to + column) * step (column-step apart).
-template <typename Map>
-inline void along_both(const float* in, int64_t row_step, int64_t column_step, float* out, int64_t out_row, int64_t out_column) {
+// Map along both axes: reads vectors at in + row * row_step + column * V, times `scale` if kScaled, writes them at
+// out + (row * Map::to + column) * step (column-step apart).
+template <typename Map, bool kScaled = false>
+inline void along_both(const float* in, int64_t row_step, int64_t column_step, float* out, int64_t out_row, int64_t out_column,
+                       const Vec& scale = Vec(1.0f)) {
   Vec half[Map::to][Map::from];
   for (int j = 0; j < Map::from; ++j) {
     Vec d[Map::from], o[Map::to];
-    for (int i = 0; i < Map::from; ++i) d[i] = Vec::loadu(in + i * row_step + j * column_step);
+    for (int i = 0; i < Map::from; ++i) {
+      d[i] = Vec::loadu(in + i * row_step + j * column_step);
+      if (kScaled) d[i] = d[i] * scale;
+    }
     Map::map(d, o);
     for (int i = 0; i < Map::to; ++i) half[i][j] = o[i];
   }
@@ -249,6 +256,9 @@ inline void along_both(const float* in, int64_t row_step, int64_t column_step, f
     for (int j = 0; j < Map::to; ++j) o[j].store(out + i * out_row + j * out_column);
   }
 }
+
+// A vector of which no more than `count` values are there; the others are 0.
+inline Vec some_of(const float* from, int64_t count) { return count >= V ? Vec::loadu(from) : Vec::loadu(from, count); }
 
 // rows[i][j] -> rows[j][i]: log2(V) times, row i and row i + V / 2 are interleaved.
 inline void transpose(Vec* rows) {
@@ -288,6 +298,7 @@ struct Images {
   T* data;
   int64_t n, channels, height, width;
   bool pixels;
+  const float* scale = nullptr;  // [n][channels], that images are to be multiplied with, or none
 
   T* at(int64_t image, int64_t channel, int64_t y, int64_t x) const {
     return pixels ? data + ((image * height + y) * width + x) * channels + channel : data + ((image * channels + channel) * height + y) * width + x;
@@ -423,8 +434,15 @@ void transform(const Images<const float>& x, const Tiles& tiles, int64_t pad_y, 
   tiles.segments(begin, end, segment, [&](int64_t first, int64_t some, int64_t image, int64_t row, int64_t column) {
     const int64_t columns = in * (some - 1) + Map::from;
     read_window(x, image, channel, in * row - pad_y, in * column - pad_x, Map::from, columns, window);
+    float* to = block.data + first * block.step + channel;
+    if (!x.scale) {
+      for (int64_t t = 0; t < some; ++t)
+        along_both<Map>(window + in * t * V, columns * V, V, to + t * block.step, Map::to * block.point(), block.point());
+      return;
+    }
+    const Vec scale = some_of(x.scale + image * x.channels + channel, x.channels - channel);
     for (int64_t t = 0; t < some; ++t)
-      along_both<Map>(window + in * t * V, columns * V, V, block.data + (first + t) * block.step + channel, Map::to * block.point(), block.point());
+      along_both<Map, true>(window + in * t * V, columns * V, V, to + t * block.step, Map::to * block.point(), block.point(), scale);
   });
 }
 
@@ -435,9 +453,27 @@ struct Kernels {
   bool turned;
 };
 
+// What demodulates results: energies[c][o], the sums of the squares of a kernel's taps; norms[image][o] = 1 / sqrt(sum over c of styles^2 energies).
+struct Demodulation {
+  float *energies = nullptr, *norms = nullptr;  // o filled up to whole vectors
+  const float* styles = nullptr;                // [n][c]
+  int64_t n = 0, from = 0, to = 0;
+
+  void norms_of(int64_t o) const {
+    for (int64_t image = 0; image < n; ++image) {
+      Vec sum(1e-8f);
+      for (int64_t c = 0; c < from; ++c) {
+        const float style = styles[image * from + c];
+        sum = fma(Vec::loadu(energies + c * to + o), style * style, sum);
+      }
+      (Vec(1.0f) / sum.sqrt()).store(norms + image * to + o);
+    }
+  }
+};
+
 // Transformed kernels of V output channels: to[point][c][.], `step` floats from a c to the next.
 template <typename Map>
-void transform_kernels(const Kernels& w, int64_t o, float* to, int64_t step) {
+void transform_kernels(const Kernels& w, int64_t o, float* to, int64_t step, const Demodulation& demodulation) {
   alignas(64) float taps[9 * V * V], turned[9 * V];
   const int64_t lanes = std::min(V, w.to - o), point = odd(w.from * step);
   for (int64_t c = 0; c < w.from; c += V) {
@@ -450,6 +486,11 @@ void transform_kernels(const Kernels& w, int64_t o, float* to, int64_t step) {
         for (int64_t k = 0; k < lanes * 9; k += 16) __builtin_prefetch(from + kAhead * w.from_step + k);  // each c lies far from the last
         gather_lanes(from, w.to_step, lanes, 9, one);
       }
+      if (demodulation.energies) {
+        Vec sum(0.0f);
+        for (int64_t k = 0; k < 9; ++k) sum = at::vec::fmadd(Vec::loadu(one + k * V), Vec::loadu(one + k * V), sum);
+        sum.store(demodulation.energies + (c + i) * demodulation.to + o);
+      }
       if (w.turned) {
         for (int64_t k = 0; k < 9; ++k) Vec::loadu(one + (8 - k) * V).store(turned + k * V);
         one = turned;
@@ -457,7 +498,33 @@ void transform_kernels(const Kernels& w, int64_t o, float* to, int64_t step) {
       along_both<Map>(one, 3 * V, V, to + (c + i) * step, 6 * point, point);
     }
   }
+  if (demodulation.energies) demodulation.norms_of(o);
 }
+
+// What is done with results before they are written, if anything: y = clamp(gain lrelu(norm y + noise + bias)).
+struct Finish {
+  const float *noise = nullptr, *bias = nullptr;
+  int64_t noise_step = 0;  // floats from an image's noise to the next one's
+  Shape<float> shape;
+  bool activates = false;
+
+  // Channels [channel, channel + V) of a window of results.
+  void operator()(float* window, int64_t columns, const Images<float>& y, const Demodulation& by, int64_t image, int64_t channel, int64_t top,
+                  int64_t left, int64_t rows) const {
+    if (!by.norms && !activates) return;
+    const Vec norm = by.norms ? Vec::loadu(by.norms + image * by.to + channel) : Vec(1.0f);
+    const Vec add = bias ? some_of(bias + channel, y.channels - channel) : Vec(0.0f);
+    const int64_t down = std::min(rows, y.height - top), across = std::min(columns, y.width - left);
+    for (int64_t r = 0; r < down; ++r) {
+      float* at = window + r * columns * V;
+      const float* grain = noise ? noise + image * noise_step + (top + r) * y.width + left : nullptr;
+      for (int64_t i = 0; i < across; ++i, at += V) {
+        const Vec value = at::vec::fmadd(Vec::loadu(at), norm, grain ? add + Vec(grain[i]) : add);
+        (activates ? shape.bent(times(value, shape.gain)) : value).store(at);
+      }
+    }
+  }
+};
 
 // One convolution. The results of kGroup channels are computed at a time: kernels, products, back.
 template <typename Way>
@@ -466,6 +533,8 @@ struct Convolution {
   Images<float> y;
   Kernels w;
   Tiles tiles;
+  Demodulation demodulation;
+  Finish finish;
 
   static constexpr int64_t all = points<Way>();
   int64_t groups() const { return ceil_div(y.channels, kGroup); }
@@ -473,7 +542,7 @@ struct Convolution {
   int64_t kernels_floats() const { return kUnique * odd(w.from * kGroup); }  // of one group
 
   void kernels(int64_t group, float* to) const {
-    for (int64_t v = 0; v < width(group); v += V) transform_kernels<typename Way::Kernel>(w, group * kGroup + v, to + v, width(group));
+    for (int64_t v = 0; v < width(group); v += V) transform_kernels<typename Way::Kernel>(w, group * kGroup + v, to + v, width(group), demodulation);
   }
 
   void fill(int64_t begin, int64_t end, int64_t channel, const Block& block) const {
@@ -492,6 +561,7 @@ struct Convolution {
         for (int64_t t = 0; t < number; ++t)
           along_both<typename Way::Output>(products + (first + t) * wide + v, Way::axis * point, point, window + Way::out * t * V,
                                            Way::out * number * V, V);
+        finish(window, Way::out * number, y, demodulation, image, group * kGroup + v, Way::out * row, Way::out * column, Way::out);
         write_window(window, Way::out * number, y, image, group * kGroup + v, Way::out * row, Way::out * column, Way::out);
       });
   }
@@ -623,7 +693,11 @@ Images<T> images(T* data, const at::Tensor& x) {
 }  // namespace
 
 // See cpu_winograd.py, which has checked the arguments: x [n, C, h, w] dense; w [O, C, 3, 3], whose taps lie side by side, of an adjoint [C, O, 3, 3].
-at::Tensor winograd(const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int64_t pad_x, int64_t stride, bool adjoint) {
+// scale [n, C], x is multiplied with it. If demodulate, results are multiplied with norms [n, O], which come back, as do energies [C, O]. If a bias
+// [O] is there, results become clamp(gain lrelu(results + noise + bias)); noise is [1 or n, 1, height, width].
+std::tuple<at::Tensor, std::optional<at::Tensor>, std::optional<at::Tensor>> winograd(
+    const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int64_t pad_x, int64_t stride, bool adjoint, const std::optional<at::Tensor>& scale,
+    bool demodulate, const std::optional<at::Tensor>& noise, const std::optional<at::Tensor>& bias, double gain, double slope, double clamp) {
   pybind11::gil_scoped_release others_may_run;
   const int from = adjoint ? 0 : 1, to = 1 - from;
   const Kernels kernels{w.const_data_ptr<float>(), w.size(from), w.size(to), w.stride(from), w.stride(to), adjoint};
@@ -631,26 +705,46 @@ at::Tensor winograd(const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int
   const bool pixels = !x.is_contiguous();
   at::Tensor y = at::empty({x.size(0), kernels.to, side(x.size(2), pad_y), side(x.size(3), pad_x)}, x.options(),
                            pixels ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
-  const Images<const float> in = images(x.const_data_ptr<float>(), x);
+  Images<const float> in = images(x.const_data_ptr<float>(), x);
+  if (scale) in.scale = scale->const_data_ptr<float>();
   const Images<float> out{y.mutable_data_ptr<float>(), y.size(0), y.size(1), y.size(2), y.size(3), pixels};
+  std::optional<at::Tensor> energies, norms;
+  Demodulation demodulation;
+  if (demodulate) {
+    energies = at::empty({kernels.from, filled(kernels.to)}, x.options());
+    norms = at::empty({x.size(0), filled(kernels.to)}, x.options());
+    demodulation = {energies->mutable_data_ptr<float>(), norms->mutable_data_ptr<float>(), in.scale, x.size(0), kernels.from, filled(kernels.to)};
+  }
+  Finish finish;
+  if (bias)
+    finish = {noise ? noise->const_data_ptr<float>() : nullptr, bias->const_data_ptr<float>(), noise && noise->size(0) > 1 ? out.height * out.width : 0,
+              {static_cast<float>(gain), static_cast<float>(slope), static_cast<float>(clamp)}, true};
   const auto tiles = [&](int64_t size, int64_t pad_y, int64_t pad_x) {
     return Tiles(out.n, ceil_div(out.height, size), ceil_div(out.width, size), pad_y, pad_x);
   };
   if (stride == 1)
-    Convolution<Plain>{in, out, kernels, tiles(Plain::out, pad_y, pad_x)}.run();
+    Convolution<Plain>{in, out, kernels, tiles(Plain::out, pad_y, pad_x), demodulation, finish}.run();
   else if (adjoint)
-    Convolution<Transposed>{in, out, kernels, tiles(Transposed::out, 1, 1)}.run();
+    Convolution<Transposed>{in, out, kernels, tiles(Transposed::out, 1, 1), demodulation, finish}.run();
   else
-    Convolution<Strided>{in, out, kernels, tiles(Strided::out, pad_y, pad_x)}.run();
-  return y;
+    Convolution<Strided>{in, out, kernels, tiles(Strided::out, pad_y, pad_x), demodulation, finish}.run();
+  if (demodulate) {
+    energies = energies->narrow(1, 0, kernels.to);
+    norms = norms->narrow(1, 0, kernels.to).contiguous();
+  }
+  return {y, norms, energies};
 }
 
-// The gradient by the kernels [O, C, 3, 3] from that by the results, dy; o next to o in memory if `swapped`.
-at::Tensor winograd_kernels(const at::Tensor& x, const at::Tensor& dy, int64_t pad_y, int64_t pad_x, int64_t stride, bool swapped) {
+// The gradient by the kernels [O, C, 3, 3] from that by the results, dy; o next to o in memory if `swapped`. x and dy are multiplied with x_scale
+// [n, C] and dy_scale [n, O].
+at::Tensor winograd_kernels(const at::Tensor& x, const at::Tensor& dy, int64_t pad_y, int64_t pad_x, int64_t stride, bool swapped,
+                            const std::optional<at::Tensor>& x_scale, const std::optional<at::Tensor>& dy_scale) {
   pybind11::gil_scoped_release others_may_run;
   const int64_t from = x.size(1), to = dy.size(1);
   at::Tensor dw = swapped ? at::zeros({from, to, 3, 3}, x.options()).transpose(0, 1) : at::zeros({to, from, 3, 3}, x.options());
-  const Images<const float> left = images(x.const_data_ptr<float>(), x), right = images(dy.const_data_ptr<float>(), dy);
+  Images<const float> left = images(x.const_data_ptr<float>(), x), right = images(dy.const_data_ptr<float>(), dy);
+  if (x_scale) left.scale = x_scale->const_data_ptr<float>();
+  if (dy_scale) right.scale = dy_scale->const_data_ptr<float>();
   float* out = dw.mutable_data_ptr<float>();
   const Tiles tiles(right.n, ceil_div(right.height, 4), ceil_div(right.width, 4), pad_y, pad_x);
   if (tiles.count == 0 || from == 0 || to == 0) return dw;

@@ -19,10 +19,8 @@ Pads = tuple[int, int]
 """(y, x), each 0, 1 or 2: then the adjoint's, 2 less that, are too."""
 LEAST_CHANNELS = 16
 """In and out: with fewer, transforming costs more than it saves."""
-LEAST_TILES = 4
-"""Of 4x4 pixels in the batch: with fewer, transforming the kernels does."""
-LEAST_SIDE_TO_DOUBLE, LEAST_SIDE_OF_MANY, MANY_CHANNELS = 16, 8, 256
-"""A transposed convolution makes 2 h + 1 pixels, with tiles for 8: of small images half the work is lost, which pays with many channels only."""
+LEAST_SIDE_TO_DOUBLE, LEAST_SIDE_OF_MANY, MANY_CHANNELS = 8, 4, 256
+"""A transposed convolution makes 2 h + 1 pixels, with tiles for 8: of small ones half the work is lost, which pays with many channels only."""
 PRODUCTS_OF_A_SAMPLE = 4
 """So many products of a pixel and two channels weigh as much as a sample of `cpu_kernels.LEAST_SAMPLES`."""
 
@@ -68,7 +66,7 @@ def _taken(x: torch.Tensor, w: torch.Tensor, channels: int, dilation: Any, group
 
 def _pays(x: torch.Tensor, w: torch.Tensor, height: int, width: int) -> bool:
     """Whether it is faster for images of this size, the smaller of those before and after, and there."""
-    if min(height, width) < 1 or min(w.shape[:2]) < LEAST_CHANNELS or x.shape[0] * -(-height // 4) * -(-width // 4) < LEAST_TILES:
+    if min(height, width) < 1 or min(w.shape[:2]) < LEAST_CHANNELS:
         return False
     return cpu_kernels.usable(x, x.shape[0] * height * width * w.shape[0] * w.shape[1] // PRODUCTS_OF_A_SAMPLE)
 
@@ -111,7 +109,7 @@ class _Convolution(torch.autograd.Function):
             assert all(0 <= pad <= 2 < size + 2 * pad for pad, size in zip(pads, x.shape[2:], strict=True))
         else:
             assert stride == 2 and pads == (0, 0) and (adjoint or (min(x.shape[2:]) >= 3 and x.shape[2] % 2 == x.shape[3] % 2 == 1))
-        return cpu_kernels._plugin().winograd(_dense(x), w, *pads, stride, adjoint)
+        return cpu_kernels._plugin().winograd(_dense(x), w, *pads, stride, adjoint)[0]
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
