@@ -129,22 +129,29 @@ def with_kernels(work: Work, compiled: bool) -> Work:
     return chosen
 
 
-def contenders_of(name: str, resolution: int, ws: torch.Tensor, step: bool, host: Path | None) -> tuple[dict[str, Work], Any]:
-    """Name -> work, ours with compiled operations first; and our generator."""
+def contenders_of(name: str, resolution: int, ws: torch.Tensor, step: bool, host: Path | None, who: list[str]) -> dict[str, Work]:
+    """Name -> work of those asked for; all have the same weights."""
     module = NETWORKS[name][0]
-    ours, frozen = (generator(module, name, resolution) for _ in range(2))
-    frozen.load_state_dict(ours.state_dict())
-    work = learning(ours, frozen, ws, fused=True) if step else drawing(ours, ws)
-    made = {"compiled": with_kernels(work, True), "torch-only": with_kernels(work, False)}
-    if host is not None:
+    torch.manual_seed(0)
+    state = generator(module, name, resolution).state_dict()
+
+    def work(module: Any, fused: bool | None) -> Work:
+        G, frozen = generator(module, name, resolution), generator(module, name, resolution) if step else None
+        for one in filter(None, (G, frozen)):
+            one.load_state_dict(state)
+        return learning(G, frozen, ws, fused) if step else drawing(G, ws)
+
+    made: dict[str, Work] = {}
+    if "compiled" in who or "torch-only" in who:
+        ours = work(module, True)
+        made = {one: with_kernels(ours, one == "compiled") for one in ("compiled", "torch-only") if one in who}
+    if HOST in who:
+        assert host is not None
         checkout = Host(host)
         theirs = checkout.module(NETWORKS[name][1])
         with checkout.in_place():
-            G, target = (generator(theirs, name, resolution) for _ in range(2))
-        G.load_state_dict(ours.state_dict())
-        target.load_state_dict(ours.state_dict())
-        made[HOST] = learning(G, target, ws) if step else drawing(G, ws)
-    return made, ours
+            made[HOST] = work(theirs, None)
+    return made
 
 
 def serve(job: Work, now: Callable[[], float]) -> None:
@@ -232,33 +239,34 @@ def main(  # noqa: PLR0913 - the options
     num_ws = 2 * resolution.bit_length() - 4 if network == "stylegan2" else 16
     ws = torch.randn(batch, 1, 512).repeat(1, num_ws, 1)
     what = f"{network} at {resolution} px, {work}, batch {batch}, threads {threads}, {clock} clock, n = {rounds}"
+    who = [one for one in ("compiled", "torch-only", HOST) if one not in skip and (one != HOST or host is not None)]
     if separate and serve_ is None:
-        times, peaks = apart([one for one in ("compiled", "torch-only", HOST) if one not in skip and (one != HOST or host is not None)], rounds)
+        times, peaks = apart(who, rounds)
         report(f"{what}, each in a process of its own", times)
         for one, peak in peaks.items():
             click.echo(f"  {one}: peak of memory {peak:,.0f} MiB")
         return
-    contenders, G = contenders_of(network, resolution, ws, step, host)
+    contenders = contenders_of(network, resolution, ws, step, host, [serve_] if serve_ else who)
     if serve_ is not None:
         serve(contenders[serve_], now)
         return
-    contenders = {who: job for who, job in contenders.items() if who not in skip}
-    times: dict[str, list[float]] = {who: [] for who in contenders}
+    times = {one: list[float]() for one in contenders}
     worst = 0.0
     for round_ in range(-1, rounds):  # the first one warms up
         results = {}
-        for who, job in contenders.items():
+        for one, job in contenders.items():
             gc.collect()
             begin = now()
-            results[who] = job()
+            results[one] = job()
             if round_ >= 0:
-                times[who].append(now() - begin)
+                times[one].append(now() - begin)
         scale = results["compiled"].abs().max()
         worst = max(worst, *(float((result - results["compiled"]).abs().max() / scale) for result in results.values()))
-    plain = limit(convolutions(G, network), batch, step, now)
+    found = convolutions(generator(NETWORKS[network][0], network, resolution), network)
+    plain = limit(found, batch, step, now)
     kept = "kept" if all(os.environ.get(name) == value for name, value in ALLOCATOR.items()) else "given back"
     report(f"{what}, memory {kept}, largest relative difference {worst:.1e}", times)
-    rate = arithmetic(convolutions(G, network), batch) * (4 if step else 1) / plain / 1e9
+    rate = arithmetic(found, batch) * (4 if step else 1) / plain / 1e9
     click.echo(f"  plain convolutions {plain:.3f} s, {rate:.0f} GFLOP/s: {plain / np.median(times['compiled']):.0%} of the time of compiled")
 
 

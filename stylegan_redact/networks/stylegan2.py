@@ -90,10 +90,10 @@ class FullyConnectedLayer(torch.nn.Module):
         self.bias_gain = float(lr_multiplier)
 
     def forward(self, x):
+        if self.activation == "linear" and self.bias is not None:
+            return torch.addmm(self.bias.to(x.dtype), x, self.weight.to(x.dtype).t(), beta=self.bias_gain, alpha=self.weight_gain)
         w = self.weight.to(x.dtype) * self.weight_gain
         b = None if self.bias is None else self.bias.to(x.dtype) * self.bias_gain
-        if self.activation == "linear" and b is not None:
-            return torch.addmm(b.unsqueeze(0), x, w.t())
         return bias_act.bias_act(x.matmul(w.t()), b, act=self.activation)
 
 

@@ -198,6 +198,7 @@ struct TransposedFromProduct {  // 8 pixels
 };
 
 constexpr int64_t kUnique = 36;  // transformed taps of a kernel
+constexpr std::array<int64_t, 5> kRim{6, 7, 8, 2, 5};  // taps that reach the last row, and the last column, of an enlarged image
 
 // Ways to convolve: products along an axis, of which all from the 6th on have the kernel of the 6th; pixels from a tile to the next.
 struct Plain {
@@ -471,9 +472,9 @@ struct Demodulation {
   }
 };
 
-// Transformed kernels of V output channels: to[point][c][.], `step` floats from a c to the next.
+// Transformed kernels of V output channels: to[point][c][.], `step` floats from a c to the next; behind them, if `rim`, the taps of kRim as they are.
 template <typename Map>
-void transform_kernels(const Kernels& w, int64_t o, float* to, int64_t step, const Demodulation& demodulation) {
+void transform_kernels(const Kernels& w, int64_t o, float* to, int64_t step, const Demodulation& demodulation, bool rim) {
   alignas(64) float taps[9 * V * V], turned[9 * V];
   const int64_t lanes = std::min(V, w.to - o), point = odd(w.from * step);
   for (int64_t c = 0; c < w.from; c += V) {
@@ -491,6 +492,8 @@ void transform_kernels(const Kernels& w, int64_t o, float* to, int64_t step, con
         for (int64_t k = 0; k < 9; ++k) sum = at::vec::fmadd(Vec::loadu(one + k * V), Vec::loadu(one + k * V), sum);
         sum.store(demodulation.energies + (c + i) * demodulation.to + o);
       }
+      if (rim)
+        for (size_t k = 0; k < kRim.size(); ++k) Vec::loadu(one + kRim[k] * V).store(to + (kUnique + k) * point + (c + i) * step);
       if (w.turned) {
         for (int64_t k = 0; k < 9; ++k) Vec::loadu(one + (8 - k) * V).store(turned + k * V);
         one = turned;
@@ -539,10 +542,13 @@ struct Convolution {
   static constexpr int64_t all = points<Way>();
   int64_t groups() const { return ceil_div(y.channels, kGroup); }
   int64_t width(int64_t group) const { return std::min(kGroup, filled(y.channels) - group * kGroup); }
-  int64_t kernels_floats() const { return kUnique * odd(w.from * kGroup); }  // of one group
+  int64_t kernels_floats() const { return (kUnique + (rim() ? kRim.size() : 0)) * odd(w.from * kGroup); }  // of one group
+
+  // Whether tiles end one pixel short of an enlarged image, whose sides are odd: its last row and column are made without them.
+  bool rim() const { return Way::out == 8 && tiles.down * Way::out < y.height; }
 
   void kernels(int64_t group, float* to) const {
-    for (int64_t v = 0; v < width(group); v += V) transform_kernels<typename Way::Kernel>(w, group * kGroup + v, to + v, width(group), demodulation);
+    for (int64_t v = 0; v < width(group); v += V) transform_kernels<typename Way::Kernel>(w, group * kGroup + v, to + v, width(group), demodulation, rim());
   }
 
   void fill(int64_t begin, int64_t end, int64_t channel, const Block& block) const {
@@ -566,13 +572,57 @@ struct Convolution {
       });
   }
 
+  // The pixels that rim() makes: [image][those of the last row, then of the last column][channel], multiplied with the scale.
+  at::Tensor rim_pixels() const {
+    const int64_t around = x.width + x.height;
+    at::Tensor pixels = floats(x.n * around * x.channels);
+    float* to = pixels.mutable_data_ptr<float>();
+    for (int64_t image = 0; image < x.n; ++image)
+      for (int64_t i = 0; i < around; ++i, to += x.channels)
+        for (int64_t c = 0; c < x.channels; ++c) {
+          const float pixel = i < x.width ? *x.at(image, c, x.height - 1, i) : *x.at(image, c, i - x.width, x.width - 1);
+          to[c] = x.scale ? pixel * x.scale[image * x.channels + c] : pixel;
+        }
+    return pixels;
+  }
+
+  // The last row and column of a group of channels, of the pixels and of the kernels that transform_kernels left for them.
+  void rim_results(int64_t group, const float* kernels, const float* pixels) const {
+    const int64_t wide = width(group), point = odd(w.from * wide), longest = std::max(x.width, x.height);
+    const at::Tensor space = floats(3 * longest * wide + (2 * longest + 1) * V);
+    float *products = space.mutable_data_ptr<float>(), *line = products + 3 * longest * wide;
+    for (int64_t image = 0; image < x.n; ++image)
+      for (int64_t side = 0; side < 2; ++side) {  // the last row; the last column but for the corner, which the row has
+        const int64_t count = side == 0 ? x.width : x.height, length = 2 * count + (side == 0);
+        const float* from = pixels + (image * (x.width + x.height) + side * x.width) * x.channels;
+        for (int64_t k = 0; k < 3; ++k) {
+          const int64_t tap = side == 0 || k == 2 ? k : 3 + k;  // the corner's is the third of both
+          multiply<false>(count, wide / V, w.from, from, x.channels, kernels + (kUnique + tap) * point, wide, products + k * count * wide, wide, false);
+        }
+        for (int64_t v = 0; v < wide; v += V) {
+          const Vec norm = demodulation.norms ? Vec::loadu(demodulation.norms + image * demodulation.to + group * kGroup + v) : Vec(1.0f);
+          for (int64_t i = 0; i < length; ++i) {
+            const auto product = [&](int64_t k, int64_t at) { return at < 0 || at >= count ? Vec(0.0f) : Vec::loadu(products + (k * count + at) * wide + v); };
+            const Vec value = i % 2 ? product(1, i / 2) : product(0, i / 2) + product(2, i / 2 - 1);
+            (value * norm).store(line + i * V);
+          }
+          const int64_t channel = group * kGroup + v;
+          side == 0 ? write_window(line, length, y, image, channel, y.height - 1, 0, 1) : write_window(line, 1, y, image, channel, 0, y.width - 1, length);
+        }
+      }
+  }
+
   // Few channels: all kernels are transformed once, and each thread takes blocks of tiles through all steps.
   void by_tiles() const {
     const int64_t step = step_of(w.from), size = std::clamp<int64_t>(kOwnFloats / (all * step) / kRows, 2, 16) * kRows;
     const at::Tensor kept = floats(groups() * kernels_floats());
     float* u = kept.mutable_data_ptr<float>();
+    const at::Tensor pixels = rim() ? rim_pixels() : at::Tensor();
     at::parallel_for(0, groups(), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t g = begin; g < end; ++g) kernels(g, u + g * kernels_floats());
+      for (int64_t g = begin; g < end; ++g) {
+        kernels(g, u + g * kernels_floats());
+        if (rim()) rim_results(g, u + g * kernels_floats(), pixels.const_data_ptr<float>());
+      }
     });
     const int64_t blocks = ceil_div(tiles.count, size);
     at::parallel_for(0, blocks, 1, [&](int64_t from, int64_t to) {
@@ -590,7 +640,7 @@ struct Convolution {
   void by_channels() const {
     const int64_t step = step_of(w.from), size = std::max<int64_t>(kSharedFloats / (all * step) / kRows, 2) * kRows;
     const int64_t blocks = ceil_div(tiles.count, size), most = ceil_div(tiles.count, blocks);
-    const at::Tensor space = floats(all * odd(most * step));
+    const at::Tensor space = floats(all * odd(most * step)), pixels = rim() ? rim_pixels() : at::Tensor();
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t begin = tiles.count * b / blocks, end = tiles.count * (b + 1) / blocks;
       const Block block{space.mutable_data_ptr<float>(), end - begin, step};
@@ -602,6 +652,7 @@ struct Convolution {
         float* u = own.mutable_data_ptr<float>();
         for (int64_t g = from; g < to; ++g) {
           kernels(g, u);
+          if (b == 0 && rim()) rim_results(g, u, pixels.const_data_ptr<float>());
           results(block, begin, end, g, u, u + kernels_floats());
         }
       });
@@ -685,6 +736,12 @@ struct KernelGradient {
   }
 };
 
+// Of the image that x becomes: where tiles fit x, the last row and column are left out.
+Tiles enlarged_tiles(const Images<const float>& x) {
+  const int64_t more = x.height % Transposed::in || x.width % Transposed::in ? 1 : 0;
+  return Tiles(x.n, ceil_div(2 * x.height + more, Transposed::out), ceil_div(2 * x.width + more, Transposed::out), 1, 1);
+}
+
 template <typename T>
 Images<T> images(T* data, const at::Tensor& x) {
   return {data, x.size(0), x.size(1), x.size(2), x.size(3), !x.is_contiguous()};
@@ -725,7 +782,7 @@ std::tuple<at::Tensor, std::optional<at::Tensor>, std::optional<at::Tensor>> win
   if (stride == 1)
     Convolution<Plain>{in, out, kernels, tiles(Plain::out, pad_y, pad_x), demodulation, finish}.run();
   else if (adjoint)
-    Convolution<Transposed>{in, out, kernels, tiles(Transposed::out, 1, 1), demodulation, finish}.run();
+    Convolution<Transposed>{in, out, kernels, enlarged_tiles(in), demodulation, finish}.run();
   else
     Convolution<Strided>{in, out, kernels, tiles(Strided::out, pad_y, pad_x), demodulation, finish}.run();
   if (demodulate) {
