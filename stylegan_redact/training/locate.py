@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch.nn.functional import avg_pool2d
 
 Logit = Callable[[torch.Tensor], torch.Tensor]
 """img [n, C, H, W] -> [n], differentiable."""
@@ -41,7 +40,17 @@ def wanted(logit: Logit, before: torch.Tensor, after: torch.Tensor) -> torch.Ten
             slope += torch.autograd.grad(logit(between).sum(), between)[0]
     lowered = (-slope * change).sum(dim=1, keepdim=True).clamp(min=0)  # [n, 1, H, W]
     radius = max(before.shape[-1] // REACH, 1)
-    for _ in range(2):
-        lowered = avg_pool2d(lowered, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
+    for dim in (2, 3, 2, 3):
+        lowered = smeared(lowered, radius, dim)
     most = lowered.amax(dim=[1, 2, 3], keepdim=True)
     return torch.where(most > 0, (lowered / (SHARE * most).clamp(min=1e-30)).clamp(max=1), torch.ones_like(lowered))
+
+
+def smeared(x: torch.Tensor, radius: int, dim: int) -> torch.Tensor:
+    """Means of x, which has no negative values, of those within the radius to either side along an axis: of sums up to there, whatever the radius."""
+    size = x.shape[dim]
+    sums = torch.cat([torch.zeros_like(x.narrow(dim, 0, 1), dtype=torch.float64), x.cumsum(dim, dtype=torch.float64)], dim)
+    at = torch.arange(size, device=x.device)
+    first, last = (at - radius).clamp(min=0), (at + radius + 1).clamp(max=size)
+    shape = [-1 if axis == dim else 1 for axis in range(x.ndim)]
+    return ((sums.index_select(dim, last) - sums.index_select(dim, first)) / (last - first).view(shape)).to(x.dtype)

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from stylegan_redact.training.locate import wanted
+from stylegan_redact.training.locate import smeared, wanted
 
 SIDE = 32
 PATCH = (slice(8, 14), slice(8, 14))
@@ -53,3 +54,13 @@ def test_no_gradient_leaks_and_none_is_needed() -> None:
     with torch.no_grad():
         mask = wanted(brightness, before, after.requires_grad_(True))
     assert not mask.requires_grad and after.grad is None
+
+
+@pytest.mark.parametrize("radius", [1, 3, 40])
+def test_smearing_is_a_mean_over_a_square_whatever_its_size(radius: int) -> None:
+    x = torch.rand(2, 1, 11, 14, generator=torch.Generator().manual_seed(0))
+    found = smeared(smeared(x, radius, 2), radius, 3)
+    for row, column in (0, 0), (5, 7), (10, 2):
+        square = x[..., max(row - radius, 0) : row + radius + 1, max(column - radius, 0) : column + radius + 1]
+        assert torch.allclose(found[..., row, column], square.mean(dim=[2, 3]))
+    assert found.dtype == x.dtype
