@@ -56,8 +56,7 @@ def filtered_lrelu(
     pads = _parse_padding(padding)
     _check_size(x, fu, fd, up, pads)
     if impl == "cuda" and _pays(x, fu, fd, up, pads):
-        clamp = math.inf if clamp is None else float(clamp)
-        plan = _plan(x, fu, fd, up, down, pads, up_gain=up**2 * gain, slope=slope, clamp=clamp)
+        plan = _plan(x, fu, fd, up, down, pads, up_gain=up**2 * gain, slope=slope, clamp=math.inf if clamp is None else float(clamp))
         return _compiled(x, b, fu, fd, plan, flip_filter)
     if b is not None:
         x = x + b.reshape(1, -1, 1, 1)
