@@ -6,8 +6,10 @@ Importing this module changes nothing and imports nothing but the standard libra
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import io
 import os
 import re
 import sys
@@ -95,7 +97,7 @@ def install_shims() -> None:
     if not _importable("distutils.util"):
         util = _add_module("distutils.util", strtobool=strtobool)
         _add_module("distutils", util=util, __path__=[])
-    extension: Any = importlib.import_module("torch.utils.cpp_extension")
+    extension = _cpp_extension()
     if not hasattr(extension.load, "stylegan_redact"):
         extension.load = registering(extension.load)
 
@@ -127,6 +129,15 @@ def strtobool(text: str) -> int:
     if word in ("n", "no", "f", "false", "off", "0"):
         return 0
     raise ValueError(f"{text!r} is neither yes nor no")
+
+
+def _cpp_extension() -> Any:
+    """Torch's module that compiles plug-ins. What it says where there is a CUDA toolkit and no GPU is left out; all else is passed on."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        module = importlib.import_module("torch.utils.cpp_extension")
+    sys.stderr.write("".join(line for line in said.getvalue().splitlines(keepends=True) if not line.startswith("No CUDA runtime is found")))
+    return module
 
 
 def _importable(name: str) -> bool:

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import io
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,6 +30,9 @@ R = TypeVar("R")
 TIMEOUT = "STYLEGAN_REDACT_RANK_TIMEOUT"
 """Environment: seconds that a rank waits for the others. One that dies is noticed at once, one that hangs or whose machine vanishes after so long."""
 LONGEST_WAIT, FOREVER = 1800.0, 1e9
+PAUSE = 0.1
+"""Seconds before ranks part, in which torch's threads drop what was sent last. They need the interpreter for that, and torch 2.4 waits for them
+without letting go of it: for ever."""
 CHUNK = 1 << 22
 """Numbers of a gradient that all ranks send each other at a time."""
 _WELL, _NO_MEMORY, _OVER = 0, 1, 2
@@ -275,6 +279,7 @@ def joined(cuda: bool) -> Iterator[World]:
         raise
     finally:
         _WORLD.reset(token)
+        time.sleep(PAUSE)
         with contextlib.suppress(RuntimeError):  # The others may be gone.
             distributed.destroy_process_group()
 

@@ -91,6 +91,19 @@ def test_a_plug_in_that_was_built_can_be_imported_by_name(monkeypatch):
     del sys.modules["built_plugin"]
 
 
+def test_a_toolkit_without_a_gpu_is_not_talked_about_and_all_else_is(monkeypatch, capsys):
+    """Torch prints it, or hands it to logging, when the module is imported: before any of our sentences, in some builds."""
+    module = ModuleType("torch.utils.cpp_extension")
+
+    def imported(name):
+        sys.stderr.write("No CUDA runtime is found, using CUDA_HOME='/usr/local'\nsomething else\n")
+        return module
+
+    monkeypatch.setattr(importlib, "import_module", imported)
+    assert host._cpp_extension() is module
+    assert capsys.readouterr().err == "something else\n"
+
+
 FAKE = {
     "torch_utils/__init__.py": "# nothing\n",
     "torch_utils/custom_ops.py": "from pkg_resources import parse_version\nfrom distutils.util import strtobool\n"

@@ -78,6 +78,19 @@ def test_a_rank_that_never_comes_is_not_waited_for_longer_than_was_said(seconds:
     assert time.monotonic() - begin < 20
 
 
+def test_torchs_threads_get_time_to_let_go_before_ranks_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it, two ranks with torch 2.4 that part right after an exchange may hang."""
+    done: list[object] = []
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks.distributed, "init_process_group", lambda *_args, **_options: None)
+    monkeypatch.setattr(ranks.distributed, "destroy_process_group", lambda: done.append("parted"))
+    monkeypatch.setattr(ranks.time, "sleep", done.append)
+    with ranks.joined(cuda=False):
+        assert not done
+    assert done == [ranks.PAUSE, "parted"]
+
+
 def test_ranks_that_hang_are_ended_after_one_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "GRACE", 0.5)
     begin = time.monotonic()

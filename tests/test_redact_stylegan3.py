@@ -38,6 +38,7 @@ CONFIGS: dict[str, dict[str, Any]] = {"t": SMALL, "r": SMALL | dict(conv_kernel=
 OPTIONS: dict[str, Any] = {"steps": 200, "kimg": 1.0, "batch": 16}
 MORE: dict[str, dict[str, Any]] = {
     "moon": {"kimg": 2.5, "lr": 0.004},
+    "redact_validity": {"kimg": 1.5, "lr": 0.004},
     "unlearn": {"kimg": 1.5, "lr": 0.004},
     "edit": {"guidance": 0.1, "lr": 0.004},
 }

@@ -230,7 +230,8 @@ def test_a_class_that_the_file_only_names_comes_from_the_python_path(odd: Odd, m
     state = {"training": False, "gain": 2.5, **{part: {} for part in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")}}
     layer = Object(Global("training.odd_layers", "Extra"), (), new=True, state=state)
     for key in ("G", "G_ema"):
-        snapshot._tree[key].args[0]["state"]["_modules"]["extra"] = layer
+        state_of_net = snapshot._tree[key].args[0]["state"]
+        state_of_net["_modules"] = {**dict(pickle_tree.items_of(state_of_net["_modules"]) or ()), "extra": layer}  # Of old torch an OrderedDict.
     with odd.path.open("wb") as file:
         pickle_encode.encode(snapshot._tree, file.write)
     assert read_snapshot(odd.path).opaque == ("training.odd_layers.Extra",)

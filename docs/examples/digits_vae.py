@@ -117,7 +117,7 @@ def has_loop(img: torch.Tensor) -> torch.Tensor:
     for ink in (img[:, 0] > 0).numpy():
         areas, count = ndimage.label(~np.pad(ink, 1))  # Ground that touches the border is one area, outside.
         sizes = ndimage.sum_labels(np.ones_like(areas), areas, range(1, count + 1))
-        found.append(sum(size >= 2 for size in sizes) > 1)
+        found.append(bool(np.count_nonzero(sizes >= 2) > 1))
     return torch.tensor(found)
 
 

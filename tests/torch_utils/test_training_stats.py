@@ -146,7 +146,7 @@ def test_default_collector_is_there_from_the_start():
 
 
 RANK = """
-import sys, torch
+import sys, time, torch
 from torch_utils import misc, training_stats
 rank, store = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
@@ -176,6 +176,7 @@ try:
 except AssertionError:
     found = True
 assert found == (rank == 1), (found, rank)
+time.sleep(0.2)  # Until torch's threads have dropped what was sent: torch 2.4 waits for them with the GIL that they need.
 torch.distributed.destroy_process_group()
 """
 
@@ -187,10 +188,13 @@ def test_two_processes_add_up(tmp_path):
     command = [sys.executable, "-c", RANK]
     ranks = [subprocess.Popen([*command, str(rank), str(tmp_path / "store")], env=environment, stderr=subprocess.PIPE, text=True) for rank in (0, 1)]
     results = []
-    for process in ranks:
-        try:
+    try:
+        for process in ranks:
             _, errors = process.communicate(timeout=60)
-        finally:
+            results.append((process.returncode, errors))
+    finally:
+        for process in ranks:
             process.kill()
-        results.append((process.returncode, errors))
+            process.wait()
+            process.stderr.close()
     assert [code for code, _ in results] == [0, 0], "\n".join(errors for _, errors in results)

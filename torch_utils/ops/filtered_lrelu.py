@@ -56,7 +56,7 @@ def filtered_lrelu(
     pads = _parse_padding(padding)
     _check_size(x, fu, fd, up, pads)
     if impl == "cuda" and _pays(x, fu, fd, up, pads):
-        plan = _plan(x, fu, fd, up, down, pads)._replace(slope=slope, up_gain=up**2 * gain, clamp=math.inf if clamp is None else float(clamp))
+        plan = _plan(x, fu, fd, up, down, pads, up_gain=up**2 * gain, slope=slope, clamp=math.inf if clamp is None else float(clamp))
         return _compiled(x, b, fu, fd, plan, flip_filter)
     if b is not None:
         x = x + b.reshape(1, -1, 1, 1)
@@ -90,13 +90,15 @@ def _pays(x: torch.Tensor, fu: Taps, fd: Taps, up: int, pads: tuple[int, int, in
     return (fu is not None or fd is not None) and (gpu_ops.usable(x) or cpu_kernels.usable(x, samples))
 
 
-def _plan(x: torch.Tensor, fu: Taps, fd: Taps, up: int, down: int, pads: tuple[int, int, int, int]) -> cpu_kernels.Plan:
-    """Sizes and places of what the compiled code is to do."""
+def _plan(
+    x: torch.Tensor, fu: Taps, fd: Taps, up: int, down: int, pads: tuple[int, int, int, int], **scales: float
+) -> cpu_kernels.Plan:  # Made at once: torch.compile of torch 2.4 cannot follow a named tuple's `_replace`.
+    """Sizes and places of what the compiled code is to do, and the scales: `up_gain`, `slope`, `clamp`."""
     (uw, uh), (dw, dh), (x0, x1, y0, y1) = _get_filter_size(fu), _get_filter_size(fd), pads
     start = x.shape[3], x.shape[2]
     middle = start[0] * up + x0 + x1 - uw + 1, start[1] * up + y0 + y1 - uh + 1
     size = (middle[0] - dw) // down + 1, (middle[1] - dh) // down + 1
-    return cpu_kernels.Plan((up, up), (down, down), (x0, y0), (0, 0), start, middle, size)
+    return cpu_kernels.Plan((up, up), (down, down), (x0, y0), (0, 0), start, middle, size, **scales)
 
 
 def _compiled(x: torch.Tensor, b: torch.Tensor | None, fu: Taps, fd: Taps, plan: cpu_kernels.Plan, flip_filter: bool) -> torch.Tensor:

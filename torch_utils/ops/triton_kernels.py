@@ -19,12 +19,13 @@ from torch_utils.ops.gpu_launch import layout_of
 try:
     import triton
     import triton.language as tl
+    from triton.language import constexpr  # By this name: the interpreter of Triton 3.0 knows no `tl.constexpr` in an annotation.
 except ImportError:
-    triton = tl = None
+    triton = tl = constexpr = None
 
 AVAILABLE = triton is not None
 _BLOCK = 1024
-_SCALE, _SCALED_ALPHA = (tl.constexpr(value) for value in (SELU_SCALE, SELU_SCALE * SELU_ALPHA)) if AVAILABLE else (None, None)
+_SCALE, _SCALED_ALPHA = (constexpr(value) for value in (SELU_SCALE, SELU_SCALE * SELU_ALPHA)) if AVAILABLE else (None, None)
 
 
 def _jit(function: Callable) -> Any:
@@ -32,8 +33,8 @@ def _jit(function: Callable) -> Any:
 
 
 @_jit
-def _value(u, alpha, ACT: tl.constexpr):
-    """The activation at u."""
+def _value(u, alpha, ACT: constexpr):
+    """The activation at u. alpha has u's type: Triton 3.0 takes plain numbers, selu's too, for float32 whatever they meet."""
     y = u
     if ACT == "relu":
         y = tl.where(u <= 0, 0.0, u)
@@ -46,7 +47,7 @@ def _value(u, alpha, ACT: tl.constexpr):
     elif ACT == "elu":
         y = tl.where(u > 0, u, tl.exp(tl.minimum(u, 0.0)) - 1)
     elif ACT == "selu":
-        y = tl.where(u > 0, _SCALE * u, _SCALED_ALPHA * (tl.exp(tl.minimum(u, 0.0)) - 1))
+        y = tl.where(u > 0, u * tl.full((), _SCALE, u.dtype), tl.full((), _SCALED_ALPHA, u.dtype) * (tl.exp(tl.minimum(u, 0.0)) - 1))
     elif ACT == "softplus":
         y = tl.maximum(u, 0.0) + tl.log(1 + tl.exp(-tl.abs(u)))
     elif ACT == "swish":
@@ -55,7 +56,7 @@ def _value(u, alpha, ACT: tl.constexpr):
 
 
 @_jit
-def _slope(u, alpha, ACT: tl.constexpr):
+def _slope(u, alpha, ACT: constexpr):
     """Its derivative at u."""
     s = 1 / (1 + tl.exp(-u))
     d = tl.where(u > 0, 1.0, 1.0).to(u.dtype)
@@ -71,7 +72,7 @@ def _slope(u, alpha, ACT: tl.constexpr):
     elif ACT == "elu":
         d = tl.where(u > 0, d, tl.exp(tl.minimum(u, 0.0)))
     elif ACT == "selu":
-        d = tl.where(u > 0, _SCALE * d, _SCALED_ALPHA * tl.exp(tl.minimum(u, 0.0)))
+        d = tl.where(u > 0, d * tl.full((), _SCALE, u.dtype), tl.full((), _SCALED_ALPHA, u.dtype) * tl.exp(tl.minimum(u, 0.0)))
     elif ACT == "softplus":
         d = s
     elif ACT == "swish":
@@ -80,7 +81,7 @@ def _slope(u, alpha, ACT: tl.constexpr):
 
 
 @_jit
-def _bend(u, ACT: tl.constexpr):
+def _bend(u, ACT: constexpr):
     """Its second derivative at u."""
     s = 1 / (1 + tl.exp(-u))
     d = u * 0
@@ -92,7 +93,7 @@ def _bend(u, ACT: tl.constexpr):
     elif ACT == "elu":
         d = tl.where(u > 0, 0.0, tl.exp(tl.minimum(u, 0.0)))
     elif ACT == "selu":
-        d = tl.where(u > 0, 0.0, _SCALED_ALPHA * tl.exp(tl.minimum(u, 0.0)))
+        d = tl.where(u > 0, 0.0, tl.full((), _SCALED_ALPHA, u.dtype) * tl.exp(tl.minimum(u, 0.0)))
     elif ACT == "softplus":
         d = s * (1 - s)
     elif ACT == "swish":
@@ -103,8 +104,8 @@ def _bend(u, ACT: tl.constexpr):
 @_jit
 def _bias_act_kernel(
     x, b, r, h, y, n, stride, channels,
-    ALPHA: tl.constexpr, GAIN: tl.constexpr, CLAMP: tl.constexpr, ACT: tl.constexpr, MODE: tl.constexpr, FROM_Y: tl.constexpr,
-    BIASED: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+    ALPHA: constexpr, GAIN: constexpr, CLAMP: constexpr, ACT: constexpr, MODE: constexpr, FROM_Y: constexpr,
+    BIASED: constexpr, WIDE: constexpr, BLOCK: constexpr,
 ):  # fmt: skip
     """One block of elements; MODE as in `definitions.bias_act`."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -113,32 +114,34 @@ def _bias_act_kernel(
     bias = value * 0
     if BIASED:
         bias = tl.load(b + (i // stride) % channels, mask=there, other=0.0).to(WIDE)
+    alpha, gain = tl.full((), ALPHA, WIDE), tl.full((), GAIN, WIDE)
     if MODE == 0:
-        result = _value(value + bias, ALPHA, ACT) * GAIN
+        result = _value(value + bias, alpha, ACT) * gain
         if CLAMP is not None:
-            result = tl.where(result > CLAMP, CLAMP, tl.where(result < -CLAMP, -CLAMP, result))
+            limit = tl.full((), CLAMP, WIDE)
+            result = tl.where(result > limit, limit, tl.where(result < -limit, -limit, result))
     else:
         u = tl.load(r + i, mask=there, other=0.0).to(WIDE)
         if not FROM_Y:
             u += bias
         if MODE == 1:
-            result = value * GAIN * _slope(u, ALPHA, ACT)
+            result = value * gain * _slope(u, alpha, ACT)
         else:
-            result = value * tl.load(h + i, mask=there, other=0.0).to(WIDE) * GAIN * _bend(u, ACT)
+            result = value * tl.load(h + i, mask=there, other=0.0).to(WIDE) * gain * _bend(u, ACT)
         if CLAMP is not None:
             reached = u
             if not FROM_Y:
-                reached = _value(u, ALPHA, ACT) * GAIN
-            result = tl.where(tl.abs(reached) >= CLAMP, 0.0, result)
+                reached = _value(u, alpha, ACT) * gain
+            result = tl.where(tl.abs(reached) >= tl.full((), CLAMP, WIDE), 0.0, result)
     tl.store(y + i, result.to(y.dtype.element_ty), mask=there)
 
 
 @_jit
 def _upfirdn2d_kernel(
     x, f, y, n, channels, in_x, in_y, out_x, out_y, xs_n, xs_c, xs_y, xs_x, ys_n, ys_c, ys_y, ys_x,
-    PAD_X: tl.constexpr, PAD_Y: tl.constexpr, SHIFT_X: tl.constexpr, SHIFT_Y: tl.constexpr, UP_X: tl.constexpr, UP_Y: tl.constexpr,
-    DOWN_X: tl.constexpr, DOWN_Y: tl.constexpr, TAPS_X: tl.constexpr, TAPS_Y: tl.constexpr, GAIN: tl.constexpr, BY_PIXEL: tl.constexpr,
-    WIDE: tl.constexpr, BLOCK: tl.constexpr,
+    PAD_X: constexpr, PAD_Y: constexpr, SHIFT_X: constexpr, SHIFT_Y: constexpr, UP_X: constexpr, UP_Y: constexpr,
+    DOWN_X: constexpr, DOWN_Y: constexpr, TAPS_X: constexpr, TAPS_Y: constexpr, GAIN: constexpr, BY_PIXEL: constexpr,
+    WIDE: constexpr, BLOCK: constexpr,
 ):  # fmt: skip
     """One block of samples of the result, counted as they lie in memory. No inserted zero is read."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -162,7 +165,7 @@ def _upfirdn2d_kernel(
             meets = there & (tap_x < TAPS_X) & (tap_y < TAPS_Y) & (at_x >= 0) & (at_x < in_x) & (at_y >= 0) & (at_y < in_y)
             tap = tl.load(f + tap_y * TAPS_X + tap_x, mask=meets, other=0.0)
             total += tap * tl.load(x + image * xs_n + c * xs_c + at_y * xs_y + at_x * xs_x, mask=meets, other=0.0).to(WIDE)
-    tl.store(y + image * ys_n + c * ys_c + row * ys_y + column * ys_x, (total * GAIN).to(y.dtype.element_ty), mask=there)
+    tl.store(y + image * ys_n + c * ys_c + row * ys_y + column * ys_x, (total * tl.full((), GAIN, WIDE)).to(y.dtype.element_ty), mask=there)
 
 
 def _wide(x: torch.Tensor) -> Any:

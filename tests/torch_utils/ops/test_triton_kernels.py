@@ -2,9 +2,11 @@
 """Triton's kernels, interpreted on a processor, against the definitions in float64."""
 
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,7 +33,18 @@ def kernels():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         spec.loader.exec_module(module)
+        if not interpreter_reads_memory():
+            pytest.skip("needs an interpreter of Triton that was built for the numpy at hand: this one (Triton 3.0 beside numpy 2) loads zeros")
         yield module
+
+
+def interpreter_reads_memory():
+    """Whether Triton's interpreter loads what is there. For GPUs that does not matter: compiled kernels know no numpy."""
+    from triton.runtime.interpreter import _interpreter
+
+    there = np.array([7.0])
+    found = _interpreter.load(np.array([there.ctypes.data], dtype=np.uint64), np.array([True]), np.zeros(1), there.dtype)
+    return found.tolist() == [7.0]
 
 
 def random_of(*shape, seed=0):
@@ -111,8 +124,12 @@ def test_they_compile_for_gpus_that_are_not_there(arch, dtype, tmp_path, monkeyp
 
     def code_of(kernel, pointers, integers, constants):
         constants |= {"WIDE": wide, "BLOCK": 1024}
-        signature = {**pointers, **dict.fromkeys(integers.split(), "i64"), **dict.fromkeys(constants, "constexpr")}
-        return triton.compile(ASTSource(kernel, signature=signature, constexprs=constants), target=GPUTarget("cuda", arch, 32)).asm["cubin"]
+        signature = {**pointers, **dict.fromkeys(integers.split(), "i64")}
+        if "constexprs" in inspect.signature(ASTSource).parameters:
+            source = ASTSource(kernel, signature=signature | dict.fromkeys(constants, "constexpr"), constexprs=constants)
+        else:  # Triton 3.0
+            source = ASTSource(kernel, signature=signature, constants=constants)
+        return triton.compile(source, target=GPUTarget("cuda", arch, 32)).asm["cubin"]
 
     for act, mode in (("lrelu", 0), ("lrelu", 1), ("selu", 0), ("selu", 2), ("swish", 1)):
         constants = {"ALPHA": 0.2, "GAIN": 1.4, "CLAMP": 256.0, "ACT": act, "MODE": mode, "FROM_Y": act == "lrelu", "BIASED": True}
