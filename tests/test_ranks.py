@@ -25,6 +25,7 @@ from stylegan_redact import cli, keeping, launching, ranks
 from stylegan_redact.checkpoints import Checkpoints
 from stylegan_redact.evaluation import PairedImages, measure_pairs
 from stylegan_redact.following import Together
+from stylegan_redact.network import load_network
 from stylegan_redact.proof.pair_store import PairStore
 from stylegan_redact.ranks import OutOfMemory, World
 from stylegan_redact.training.portions import descend
@@ -279,3 +280,20 @@ def test_what_one_process_does_is_refused_on_several(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["redact.py", "doctor"])
     with pytest.raises(SystemExit, match="started on several ranks"):
         cli.main()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_that_talk_by_nccl_give_what_one_gives(tmp_path: Path) -> None:
+    """Labels alike, and weights but for what sums in another order change."""
+    options = [*tiny_run.write_all(tmp_path), *(word for word in SHORT if not word.startswith("--device")), "--device=cuda"]
+    weights = []
+    for gpus in (1, 2):
+        outdir = tmp_path / f"of-{gpus}"
+        command = [sys.executable, str(TESTS.parent / "redact.py"), *options, f"--gpus={gpus}", f"--outdir={outdir}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (result,) = outdir.glob("*/network-redacted.pkl")
+        weights.append(load_network(result).G_ema.state_dict())
+    for name, of_one in weights[0].items():
+        assert torch.allclose(of_one, weights[1][name], rtol=1e-3, atol=1e-4), name

@@ -85,7 +85,7 @@ def _suits(
     """Whether the compiled code takes these."""
     if padding != 1 or act not in ("lrelu", "linear") or gain <= 0 or any(t.dtype != torch.float32 for t in (styles, bias)):
         return False
-    if x.ndim != 4 or not x.is_contiguous() or not weight.is_contiguous() or styles.shape != x.shape[:2] or bias.shape != weight.shape[:1]:
+    if x.ndim != 4 or not all(t.is_contiguous() for t in (x, weight, styles, bias)) or styles.shape != x.shape[:2] or bias.shape != weight.shape[:1]:
         return False
     if noise is not None:
         sizes = (x.shape[2] * up, x.shape[3] * up)
@@ -110,15 +110,15 @@ class _Layer(torch.autograd.Function):
         noise: torch.Tensor | None,
         bias: torch.Tensor,
     ) -> torch.Tensor:
-        plugin, styles = cpu_kernels._plugin(), styles.contiguous()
+        plugin = cpu_kernels._plugin()
         grain = None if noise is None else noise.reshape(-1, 1, *noise.shape[-2:]).contiguous()
         bend = options.gain, options.slope, options.clamp
         if options.up == 1:
-            y, norms, energies = plugin.winograd(x, weight, 1, 1, 1, False, styles, True, grain, bias.contiguous(), *bend)
+            y, norms, energies = plugin.winograd(x, weight, 1, 1, 1, False, styles, True, grain, bias, *bend)
         else:
             y, norms, energies = plugin.winograd(x, weight.transpose(0, 1), 0, 0, 2, True, styles, True)
-            y = upfirdn2d.upfirdn2d(y, options.resample_filter, padding=list(options.pads), gain=4)
-            plugin.finish_layer(y, grain, bias.contiguous(), *bend)
+            y = upfirdn2d.upfirdn2d(y, options.resample_filter, padding=list(options.pads), gain=4).contiguous()
+            plugin.finish_layer(y, grain, bias, *bend)
         ctx.steps, ctx.options = steps, options
         ctx.save_for_backward(x, weight, styles, noise, bias, y, norms, energies)
         return y
@@ -181,4 +181,4 @@ def _adjoint_resample(dy: torch.Tensor, options: _Options, size: tuple[int, int]
     x0, _, y0, _ = options.pads
     left, top = width - 1 - x0, height - 1 - y0
     pads = [left, size[1] + width - 1 - left - dy.shape[3], top, size[0] + height - 1 - top - dy.shape[2]]
-    return upfirdn2d.upfirdn2d(dy, options.resample_filter, padding=pads, flip_filter=True, gain=4)
+    return upfirdn2d.upfirdn2d(dy, options.resample_filter, padding=pads, flip_filter=True, gain=4).contiguous()

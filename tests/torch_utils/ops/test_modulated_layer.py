@@ -132,6 +132,7 @@ def test_threads_change_no_bit(kernels):
 UNSUITABLE = {
     "float64": lambda t: [tensor.double() for tensor in t],
     "pixels": lambda t: [t[0].contiguous(memory_format=torch.channels_last), *t[1:]],
+    "styles with gaps": lambda t: [*t[:2], t[2].repeat_interleave(2, dim=1)[:, ::2], *t[3:]],
     "one style for all": lambda t: [*t[:2], t[2][:1], *t[3:]],
     "noise for each channel": lambda t: [*t[:3], torch.zeros(2, 16, 8, 8), t[4]],
 }
