@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""2-D convolutions under NVIDIA's names, differentiable to any order: torch's, or `cpu_winograd`'s where that is faster.
+"""2-D convolutions under NVIDIA's names, differentiable to any order: torch's, or `cpu_winograd`'s and
+`cpu_pointwise`'s where those are faster.
 
 `enabled`, `weight_gradients_disabled` and `no_weight_gradients` are kept because training scripts use them. They are hints
 about speed and change no value: torch computes a weight gradient exactly when somebody asks for it.
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
-from torch_utils.ops import cpu_winograd
+from torch_utils.ops import cpu_pointwise, cpu_winograd
 
 enabled = False
 weight_gradients_disabled = False
@@ -42,6 +43,8 @@ def conv2d(
     groups: int = 1,
 ) -> torch.Tensor:
     """`torch.nn.functional.conv2d` of images [n, I, H, W] and a weight [O, I/groups, kh, kw]."""
+    if bias is None and cpu_pointwise.suits(input, weight, stride, padding, dilation, groups):
+        return cpu_pointwise.convolve(input, weight)
     if bias is None and cpu_winograd.suits(input, weight, stride, padding, dilation, groups):
         if stride not in (1, (1,), (1, 1), [1], [1, 1]):
             return cpu_winograd.convolve_halving(input, weight)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from torch_utils.ops import conv2d_gradfix, cpu_winograd, upfirdn2d
+from torch_utils.ops import conv2d_gradfix, cpu_pointwise, cpu_winograd, upfirdn2d
 from torch_utils.ops.modulated_layer import (
     modulated_layer as modulated_layer,
 )  # Networks look for it here, since every StyleGAN code has this module.
@@ -66,7 +66,7 @@ def conv2d_resample(
 
 
 def _conv2d(x: torch.Tensor, w: torch.Tensor, stride: int = 1, padding: list[int] | int = 0, groups: int = 1) -> torch.Tensor:
-    compiled = cpu_winograd.suits(x, w, stride, padding, 1, groups)
+    compiled = any(operation.suits(x, w, stride, padding, 1, groups) for operation in (cpu_winograd, cpu_pointwise))
     return conv2d_gradfix.conv2d(x if compiled else _laid_out(x, w, groups), w, stride=stride, padding=padding, groups=groups)
 
 

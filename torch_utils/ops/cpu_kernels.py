@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled code on a CPU (`cpu_resample.cpp`, `cpu_activation.cpp`, `cpu_winograd.cpp`): when it is used; derivatives of resampling of any order.
+"""Compiled code on a CPU (`cpu_*.cpp`): when it is used; derivatives of resampling of any order.
 
 It is compiled when the first large image is to be resampled, once per machine (torch's folder for extensions keeps it). Where that cannot be, one
 warning says why and what it costs, and torch's own operations do the work. The environment variable STYLEGAN_REDACT_KERNELS=off forbids it.
@@ -65,7 +65,7 @@ def _plugin() -> Any:
             raise RuntimeError(f"the compiled CPU kernels are written for Linux - this is {sys.platform} - nothing can be done")
         # Without -fopenmp for the linker: torch has loaded the one OpenMP that threads must share.
         flags = ["-O3", "-fopenmp", "-fno-math-errno", *_FLAGS.get(torch.backends.cpu.get_cpu_capability(), [])]
-        sources = ["cpu_resample.cpp", "cpu_activation.cpp", "cpu_winograd.cpp"]
+        sources = ["cpu_resample.cpp", "cpu_activation.cpp", "cpu_winograd.cpp", "cpu_pointwise.cpp"]
         return custom_ops.get_plugin("cpu_kernels_plugin", sources, source_dir=os.path.dirname(__file__), extra_cflags=flags)
     except (RuntimeError, ImportError, OSError) as error:
         cost = f"StyleGAN takes longer with torch's operations, which are used instead, StyleGAN3 several times as long; {SWITCH}=off silences this"

@@ -454,6 +454,10 @@ std::tuple<at::Tensor, Maybe, Maybe> winograd(const at::Tensor& x, const at::Ten
 at::Tensor winograd_kernels(const at::Tensor& x, const at::Tensor& dy, int64_t pad_y, int64_t pad_x, int64_t stride, bool swapped,
                             const Maybe& x_scale, const Maybe& dy_scale);
 
+// cpu_pointwise.cpp
+at::Tensor pointwise(const at::Tensor& x, const at::Tensor& w);
+at::Tensor pointwise_kernels(const at::Tensor& x, const at::Tensor& dy);
+
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("bias_act", &bias_act);
   m.def("gradient", &gradient);
@@ -463,6 +467,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("layer_gradient", &layer_gradient);
   m.def("scale_and_dot", &scale_and_dot);
   m.def("add_scaled", &add_scaled);
+  m.def("pointwise", &pointwise);
+  m.def("pointwise_kernels", &pointwise_kernels);
   using pybind11::arg;
   m.def("winograd", &winograd, arg("x"), arg("w"), arg("pad_y"), arg("pad_x"), arg("stride"), arg("adjoint"), arg("scale") = pybind11::none(),
         arg("demodulate") = false, arg("noise") = pybind11::none(), arg("bias") = pybind11::none(), arg("gain") = 1.0, arg("slope") = 1.0,
