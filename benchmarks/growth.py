@@ -82,7 +82,8 @@ def plot(found: dict[str, dict[int, list[list[float]]]], path: Path) -> None:
             middle = [statistics.median(run) for run in runs]
             bars = [[m - min(run) for m, run in zip(middle, runs, strict=True)], [max(run) - m for m, run in zip(middle, runs, strict=True)]]
             panel.errorbar(values, middle, yerr=bars, marker="o", capsize=3)
-            panel.set(xscale="log", xlabel=axis, ylabel=unit, ylim=(0, None), xticks=values, xticklabels=[f"{value:,}" for value in values])
+            panel.set(xscale="log", xlabel=axis, ylabel=unit, ylim=(0, 1.1 * max(map(max, runs))))
+            panel.set(xticks=values, xticklabels=[f"{value:,}" for value in values])
             panel.minorticks_off()
     figure.savefig(path, dpi=100)
 
