@@ -83,9 +83,10 @@ def looked_seeds(request: Any, method: Any, who: Any, seeds: range) -> range:
     for name, kimg in (("--early-stop", early_stop), ("--snap", request.snap)):
         if kimg is not None and not getattr(method, "watched", False):
             raise RedactError(f"{name}={kimg:g} was asked - {request.method} has no training of so many images to look at - leave it out")
-        end = getattr(method, "kimg", math.inf) + getattr(method, "batch", 0) / 1000  # Whole steps may go a little past it.
-        if kimg is not None and end < kimg < math.inf:
-            raise RedactError(f"{name}={kimg:g} was asked - the training ends before that, at --kimg={method.kimg:g} - give less, or leave it out")
+        given = getattr(method, "kimg", math.inf)
+        last = method.longest["kimg"] if given is None else given
+        if kimg is not None and last + getattr(method, "batch", 0) / 1000 < kimg < math.inf:  # Whole steps may go a little past it.
+            raise RedactError(f"{name}={kimg:g} was asked - the training ends before that, at --kimg={last:g} - give less, or leave it out")
     if early_stop is None:
         return range(0)
     asked, most = f"--early-stop={early_stop:g} was asked", len(seeds) // 2 - MOST_LOOKED_AT

@@ -118,6 +118,7 @@ def test_a_signal_during_a_look_and_a_kill_after_the_last_one_change_nothing(
         (["--method=extrapolate"], "extrapolate has no training"),
         (["--kimg=0.3", "--batch=8"], "--early-stop=0.4 was asked - the training ends before that, at --kimg=0.3"),
         (["--early-stop=1", "--kimg=1", "--snap=2"], "--snap=2 was asked - the training ends before that, at --kimg=1"),
+        (["--early-stop=17"], "--early-stop=17 was asked - the training ends before that, at --kimg=16"),
         (["--early-stop=0.0004"], "of one image"),
         (["--early-stop=nan"], "finite number"),
         (["--early-stop=inf"], "finite number"),

@@ -45,6 +45,8 @@ class Guide:
     margin: float = 4.0
     mirror: bool = True
     """Views are mirrored too; `draw_views` is told."""
+    classes: bool = False
+    """The attributes exclude each other: in a picture that is to leave one, the others cannot be held, and are held in all other pictures alone."""
 
     def logit(self, img: torch.Tensor) -> torch.Tensor:
         """[n], differentiable: of the feature; of several, of the one that shows most."""
@@ -87,7 +89,9 @@ class Guide:
         left, change = now.new_zeros([n]), now.new_zeros([])
         limit = torch.where(marked, MARKED_RANGE, UNMARKED_RANGE).repeat(2)[:, None]
         if rest:
-            change = apart(now[:, rest], then[:, rest], limit)
+            some = (~marked).repeat(2) if self.classes else slice(None)
+            if len(now[some]):
+                change = len(now[some]) / len(now) * apart(now[some][:, rest], then[some][:, rest], limit[some])
         came = (now[:n].detach() > BARELY) & ~held[:, None]  # Shows it now, whatever it showed.
         for column, of in zip(self.columns, shown.unbind(dim=1), strict=True):
             left = left + softplus(now[:, column] + self.margin).view(2, n).sum(dim=0) * (of | came[:, column])

@@ -195,7 +195,31 @@ def test_edit_suits_what_its_detector_knows(classes: bool) -> None:
     assert feature.latents is not None
     n = len(feature.latents.w)
     feature = replace(feature, latents=replace(feature.latents, logits=one_of(4, n) if classes else torch.ones(n, 4)))
-    found = Edit()._loss(net, feature, feature.latents)  # type: ignore[arg-type]
-    assert (found.guidance, found.hold) == (CLASSES if classes else TRAITS)
-    asked = Edit(guidance=0.5, hold=0.25, mirror=False)._loss(net, feature, feature.latents)  # type: ignore[arg-type]
-    assert (asked.guidance, asked.hold, asked.guide.mirror) == (0.5, 0.25, False)
+    found, kimg = Edit()._loss(net, feature, feature.latents)
+    usual = CLASSES if classes else TRAITS
+    assert {"kimg": kimg, "guidance": found.guidance, "hold": found.hold, "anywhere": found.anywhere} == usual
+    assert found.guide.classes == classes
+    asked, kimg = Edit(kimg=1.0, guidance=0.5, hold=0.25, anywhere=0.5, mirror=False)._loss(net, feature, feature.latents)
+    assert (kimg, asked.guidance, asked.hold, asked.anywhere, asked.guide.mirror, asked.guide.classes) == (1.0, 0.5, 0.25, 0.5, False, classes)
+
+
+def test_of_classes_only_pictures_that_stay_hold_the_others() -> None:
+    """A picture that is to leave its class has to join another one, or none; a picture that stays counts as it does among traits."""
+    before = torch.zeros(4, 1, 16, 16)
+    before[0, :, :, :8], before[1:, :, :, :8] = 4.0, -4.0
+
+    def change(index: int, classes: bool) -> float:
+        img = before.clone()
+        img[index, :, :, 8:] += 3.0
+        views = draw_views(before.shape, torch.Generator().manual_seed(0))
+        return float(Guide(Regions(), (0,), 0.0, classes=classes).compare(img, before, torch.zeros(4, dtype=torch.bool), views).change)
+
+    assert change(0, False) > 0.3 and change(0, True) == 0
+    assert change(1, False) == pytest.approx(change(1, True)) and change(1, True) > 0.3
+
+
+def test_where_all_pictures_are_to_leave_their_class_nothing_is_held() -> None:
+    before = torch.full([2, 1, 16, 16], 4.0)
+    views = draw_views(before.shape, torch.Generator().manual_seed(0))
+    found = Guide(Regions(), (0,), 0.0, classes=True).compare(before + 1, before, torch.zeros(2, dtype=torch.bool), views)
+    assert float(found.change) == 0 and bool(found.marked.all())
