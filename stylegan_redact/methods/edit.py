@@ -22,7 +22,7 @@ from stylegan_redact import labels
 from stylegan_redact.network import broadcast_w, c_dim_of, check_finite, copy_network, generate
 from stylegan_redact.plugins import option
 from stylegan_redact.training.adversary import Adversary
-from stylegan_redact.training.guide import BARELY, Guide, classes_of_one, same_mirrored
+from stylegan_redact.training.guide import BARELY, Guide, barely_of_class, classes_of_one, same_mirrored
 from stylegan_redact.training.guided import Batch, Codes, GuidedLoss, Sought, guided_synthesis
 from stylegan_redact.training.pool import Pool, rare_weights
 from stylegan_redact.training.schedule import Schedule, steps_of
@@ -76,7 +76,7 @@ class Edit:
         num_sought = round(self.attacked * self.batch)
         micro = self.batch_gpu or self.batch
         adversary = Adversary(after.G_ema, loss.guide, feature.latents, num_sought, micro, self.batch) if num_sought else None
-        codes = mixed_codes(network.G_ema, feature.latents, feature.bystanders, adversary)
+        codes = mixed_codes(network.G_ema, feature.latents, feature.bystanders, adversary, barely=loss.guide.barely)
 
         def so_far() -> Network:
             after.G.load_state_dict(after.G_ema.state_dict())
@@ -94,6 +94,8 @@ class Edit:
         columns = tuple(detector.attributes.index(part.name) for part in feature.each)
         classes = latents.logits is not None and classes_of_one(latents.logits, columns)
         guide = Guide(detector, columns, self.margin, classes=classes)
+        if classes and latents.logits is not None:
+            guide = replace(guide, barely=barely_of_class(latents.logits, columns))
         some = latents.w[torch.nonzero(latents.score > 0).flatten()[:LOOKED_AT]]
         drawn = generate(network.G_ema, some, batch=self.batch_gpu or self.batch) if len(some) else []
         mirror = same_mirrored(guide.logit, drawn) if self.mirror is None else self.mirror
@@ -104,16 +106,18 @@ class Edit:
         return GuidedLoss(guide, D, guidance, self.robust, hold, self.still, self.elsewhere, self.realism, anywhere=anywhere), kimg
 
 
-def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None = None, adversary: Adversary | None = None) -> Codes:
+def mixed_codes(
+    G: Any, latents: LabelledLatents, bystanders: Bystanders | None = None, adversary: Adversary | None = None, *, barely: float = BARELY
+) -> Codes:
     """Draws codes: three eighths that show the feature, three that do not, and a quarter that mix two of either kind.
 
     Where there is an adversary, what it has found comes first, and the rest is shared out so.
     Where there are bystanders, half of those that do not show it are such, and are held whatever they show.
     """
-    shows = latents.score > BARELY
+    shows = latents.score > barely
     if bool(shows.all()):
         raise RedactError(
-            f"a network without the feature was asked - all of {len(shows)} labelled images show it or nearly do (scores above {BARELY:g}) - "
+            f"a network without the feature was asked - all of {len(shows)} labelled images show it or nearly do (scores above {barely:g}) - "
             "choose a rarer feature, or scores that are log odds"
         )
     had, never = (Pool(latents.w, rare_weights(latents, of), of.nonzero()[:, 0]) for of in (shows, ~shows))

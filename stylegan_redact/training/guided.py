@@ -69,7 +69,7 @@ class GuidedLoss:
     inside: float = 0.03
     """Mean absolute change of marked pictures where it is wanted."""
     anywhere: float = 0.0
-    """Of the difference between the two, what marked pictures are let off where it is not wanted: a picture that leaves its class changes as a whole."""
+    """Share of the difference between the two that marked pictures are let off where it is not wanted: who leaves a class changes as a whole."""
 
     def terms(self, img: torch.Tensor, before: torch.Tensor, batch: Batch, views: Views) -> dict[str, torch.Tensor]:
         """Weighted terms, scalars: means over the batch, pictures that a term does not concern counting 0.
