@@ -153,6 +153,10 @@ def test_codes_hold_both_kinds_and_mixes_of_them() -> None:
     with torch.no_grad():
         shows = known.detector.logits(synthesize(net.G_ema, ws))[:, known.detector.attributes.index(known.name)] > BARELY
     assert shows[:24].all() and not shows[24:48].any()
+    nearly = float(known.latents.score[known.latents.score <= BARELY].quantile(0.5))  # Half of those that do not show it count as if they did.
+    first = mixed_codes(net.G_ema, known.latents, barely=nearly)(64, torch.Generator().manual_seed(0)).ws[:24, 0]
+    scores = known.latents.score[(first[:, None] == known.latents.w[None]).all(dim=2).float().argmax(dim=1)]
+    assert bool((scores > nearly).all()) and bool((scores <= BARELY).any())
 
 
 def test_a_feature_that_all_codes_show_is_refused() -> None:
