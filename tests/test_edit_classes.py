@@ -57,11 +57,11 @@ def trained_on(net: Network, feature: Feature, monkeypatch: pytest.MonkeyPatch, 
 
 def test_of_classes_an_edit_is_shorter_and_takes_what_is_nearly_one(monkeypatch: pytest.MonkeyPatch) -> None:
     net = tiny.network()
-    for detector, kimg, barely in ((Bands(net.G_ema), 4.0, -3.5), (tiny.Corners(net.G_ema), 16.0, -1.0)):
+    for detector, kimg, barely in ((Bands(net.G_ema), 4.0, -2.9), (tiny.Corners(net.G_ema), 16.0, -1.0)):
         feature = Attribute(detector.attributes[-1], detector).gather(net, LABELLED, batch=250)
         assert feature.latents is not None
         seen = trained_on(net, feature, monkeypatch)
-        assert seen.schedule.steps == steps_of(kimg, 20) and seen.loss.guide.barely == pytest.approx(barely, abs=1.0)
+        assert seen.schedule.steps == steps_of(kimg, 20) and seen.loss.guide.barely == pytest.approx(barely, abs=0.2)
         free = feature.latents.score[seen.codes.adversary.free]
         assert float(free.max()) <= seen.loss.guide.barely < float(feature.latents.score.max()), "an attacker begins where it surely does not show"
         drawn = seen.codes.drawn(64, torch.Generator().manual_seed(0)).ws[:24, 0]

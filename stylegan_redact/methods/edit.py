@@ -31,7 +31,7 @@ from stylegan_redact.types import Bystanders, Feature, LabelledLatents, Network,
 LOOKED_AT = 64
 """Pictures that show the feature, looked at mirrored."""
 TRAITS: Mapping[str, float] = {"kimg": 16.0, "guidance": 0.018, "hold": 0.18, "anywhere": 0.0}
-CLASSES: Mapping[str, float] = {"kimg": 4.0, "guidance": 0.05, "hold": 0.1, "anywhere": 0.8}
+CLASSES: Mapping[str, float] = {"kimg": 4.0, "guidance": 0.07, "hold": 0.1, "anywhere": 0.8}
 """What options are that are None. A picture that is to leave its class changes as a whole; who trains on for long finds how to do without."""
 
 
@@ -41,7 +41,7 @@ class Edit:
 
     margin: float = option(11.0, "how far below zero the detector's logit is pushed", low=0.0, high=20.0)
     kimg: float | None = option(None, "thousands of images to fine-tune on; None: 16, of exclusive classes 4", low=0.0, high=10000.0)
-    guidance: float | None = option(None, "weight of the detector's wish; None: 0.018, of exclusive classes 0.05", low=0.0, high=1000.0)
+    guidance: float | None = option(None, "weight of the detector's wish; None: 0.018, of exclusive classes 0.07", low=0.0, high=1000.0)
     hold: float | None = option(None, "weight of the other logits; None: 0.18, of exclusive classes 0.1", low=0.0, high=1000.0)
     still: float = option(0.6, "weight of 1 - MS-SSIM of images that are to stay", low=0.0, high=1000.0)
     elsewhere: float = option(2.0, "weight of the change of all pixels that the feature does not lie on", low=0.0, high=1000.0)

@@ -19,7 +19,7 @@ from stylegan_redact.types import Detector
 
 BARELY = -1.0
 """A logit above this counts as showing the feature: what barely shows is edited too."""
-LEAST_BARELY, NEARLY = -5.0, 2
+LEAST_BARELY, NEARLY = -3.0, 2
 """Where the feature is a class this goes down so far at most (`barely_of_class`)."""
 MARKED_RANGE = 5.0
 UNMARKED_RANGE = 20.0

@@ -135,9 +135,9 @@ def test_classes_are_told_from_traits() -> None:
 
 
 def test_what_nearly_shows_a_class_goes_with_it() -> None:
-    """As far down as twice as many pictures as show it, half of the others, and -5; never less than of a trait."""
+    """As far down as twice as many pictures as show it, half of the others, and LEAST_BARELY; never less than of a trait."""
     logits = torch.stack([torch.arange(1000.0), -torch.arange(1000.0)], dim=1)
-    for shown, scale, expected in ((100, 0.02, -2.0), (100, 1.0, LEAST_BARELY), (100, 0.001, BARELY), (600, 0.02, -4.0), (1000, 1.0, BARELY)):
+    for shown, scale, expected in ((100, 0.02, -2.0), (100, 1.0, LEAST_BARELY), (100, 0.001, BARELY), (600, 0.01, -2.0), (1000, 1.0, BARELY)):
         score = scale * (logits[:, 0] - (999.5 - shown))
         found = barely_of_class(torch.stack([-score, score], dim=1), [1])
         assert found == pytest.approx(expected, abs=0.02), (shown, scale)
@@ -233,7 +233,7 @@ def test_edit_suits_what_its_detector_knows(classes: bool) -> None:
     assert {"kimg": kimg, "guidance": found.guidance, "hold": found.hold, "anywhere": found.anywhere} == usual
     assert found.guide.classes == classes and found.guide.barely == BARELY
     nearly = replace(feature, latents=replace(feature.latents, logits=4 * feature.latents.logits))
-    assert Edit()._loss(net, nearly, nearly.latents)[0].guide.barely == (-4.0 if classes else BARELY)
+    assert Edit()._loss(net, nearly, nearly.latents)[0].guide.barely == (LEAST_BARELY if classes else BARELY)
     asked, kimg = Edit(kimg=1.0, guidance=0.5, hold=0.25, anywhere=0.5, mirror=False)._loss(net, feature, feature.latents)
     assert (kimg, asked.guidance, asked.hold, asked.anywhere, asked.guide.mirror, asked.guide.classes) == (1.0, 0.5, 0.25, 0.5, False, classes)
 
