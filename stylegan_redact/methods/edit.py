@@ -22,7 +22,7 @@ from stylegan_redact import labels
 from stylegan_redact.network import broadcast_w, c_dim_of, check_finite, copy_network, generate
 from stylegan_redact.plugins import option
 from stylegan_redact.training.adversary import Adversary
-from stylegan_redact.training.guide import BARELY, Guide, classes_of_one, same_mirrored
+from stylegan_redact.training.guide import BARELY, Guide, barely_of_class, classes_of_one, same_mirrored
 from stylegan_redact.training.guided import Batch, Codes, GuidedLoss, Sought, guided_synthesis
 from stylegan_redact.training.pool import Pool, rare_weights
 from stylegan_redact.training.schedule import Schedule, steps_of
@@ -30,8 +30,9 @@ from stylegan_redact.types import Bystanders, Feature, LabelledLatents, Network,
 
 LOOKED_AT = 64
 """Pictures that show the feature, looked at mirrored."""
-TRAITS, CLASSES = (0.018, 0.18), (0.045, 0.0)
-"""Guidance and hold. Of classes, of which each picture shows one, the others cannot be held in a picture that is to leave one."""
+TRAITS: Mapping[str, float] = {"kimg": 16.0, "guidance": 0.018, "hold": 0.18, "anywhere": 0.0}
+CLASSES: Mapping[str, float] = {"kimg": 4.0, "guidance": 0.07, "hold": 0.1, "anywhere": 0.8}
+"""What options are that are None. A picture that is to leave its class changes as a whole; who trains on for long finds how to do without."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ class Edit:
     """Guided edit of what the synthesis network draws."""
 
     margin: float = option(11.0, "how far below zero the detector's logit is pushed", low=0.0, high=20.0)
-    kimg: float = option(16.0, "thousands of images to fine-tune the synthesis network on", low=0.0, high=10000.0)
-    guidance: float | None = option(None, "weight of the detector's wish; None: 0.018, of exclusive classes 0.045", low=0.0, high=1000.0)
-    hold: float | None = option(None, "weight of the other logits; None: 0.18, of exclusive classes 0", low=0.0, high=1000.0)
+    kimg: float | None = option(None, "thousands of images to fine-tune on; None: 16, of exclusive classes 4", low=0.0, high=10000.0)
+    guidance: float | None = option(None, "weight of the detector's wish; None: 0.018, of exclusive classes 0.07", low=0.0, high=1000.0)
+    hold: float | None = option(None, "weight of the other logits; None: 0.18, of exclusive classes 0.1", low=0.0, high=1000.0)
     still: float = option(0.6, "weight of 1 - MS-SSIM of images that are to stay", low=0.0, high=1000.0)
     elsewhere: float = option(2.0, "weight of the change of all pixels that the feature does not lie on", low=0.0, high=1000.0)
+    anywhere: float | None = option(None, "how freely all of an edited image changes; None: 0, of exclusive classes 0.8", low=0.0, high=1.0)
     realism: float = option(0.06, "weight of the discriminator's verdict on edited images", low=0.0, high=1000.0)
     attacked: float = option(0.25, "share of each batch that is sought by an attacker in W+ while the network learns", low=0.0, high=0.5)
     robust: float = option(0.25, "what these count, of the detector's wish", low=0.0, high=100.0)
@@ -58,6 +60,7 @@ class Edit:
     # Twice forward, once back; images as they were and are, bare and through a view, and where half of them change; half of them, back too;
     # likewise. A quarter is climbed once more.
     watched: ClassVar[bool] = True
+    longest: ClassVar[Mapping[str, float]] = {"kimg": TRAITS["kimg"]}
     passes: ClassVar[Mapping[str, float]] = {"draw": 4.75, "detect": 13.75, "criticise": 1.5, "compare": 1.5}
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
@@ -67,13 +70,13 @@ class Edit:
         if not feature.detector.differentiable:
             raise RedactError(f"{feature.name} was to be redacted by edit - its detector gives no gradients - use --method=unlearn, mapping or fold")
         labels.needed(feature.latents.c, c_dim_of(network.G_ema), f"{feature.name} was to be redacted by edit")
-        loss = self._loss(network, feature, feature.latents)
+        loss, kimg = self._loss(network, feature, feature.latents)
         after = copy_network(network)
-        schedule = Schedule(steps_of(self.kimg, self.batch), self.batch, self.lr, seed, self.batch_gpu)
+        schedule = Schedule(steps_of(kimg, self.batch), self.batch, self.lr, seed, self.batch_gpu)
         num_sought = round(self.attacked * self.batch)
         micro = self.batch_gpu or self.batch
         adversary = Adversary(after.G_ema, loss.guide, feature.latents, num_sought, micro, self.batch) if num_sought else None
-        codes = mixed_codes(network.G_ema, feature.latents, feature.bystanders, adversary)
+        codes = mixed_codes(network.G_ema, feature.latents, feature.bystanders, adversary, barely=loss.guide.barely)
 
         def so_far() -> Network:
             after.G.load_state_dict(after.G_ema.state_dict())
@@ -85,31 +88,36 @@ class Edit:
         check_finite(so_far())
         return after
 
-    def _loss(self, network: Network, feature: Feature, latents: LabelledLatents) -> GuidedLoss:
-        """The objective, made to fit what the detector knows: traits or classes, and whether left and right matter."""
+    def _loss(self, network: Network, feature: Feature, latents: LabelledLatents) -> tuple[GuidedLoss, float]:
+        """The objective and kimg, made to fit what the detector knows: traits or classes, and whether left and right matter."""
         detector: Any = feature.detector
-        guide = Guide(detector, tuple(detector.attributes.index(part.name) for part in feature.each), self.margin)
+        columns = tuple(detector.attributes.index(part.name) for part in feature.each)
+        classes = latents.logits is not None and classes_of_one(latents.logits, columns)
+        guide = Guide(detector, columns, self.margin, classes=classes)
+        if classes and latents.logits is not None:
+            guide = replace(guide, barely=barely_of_class(latents.logits, columns))
         some = latents.w[torch.nonzero(latents.score > 0).flatten()[:LOOKED_AT]]
         drawn = generate(network.G_ema, some, batch=self.batch_gpu or self.batch) if len(some) else []
         mirror = same_mirrored(guide.logit, drawn) if self.mirror is None else self.mirror
-        unsaid = self.guidance is None or self.hold is None
-        classes = unsaid and latents.logits is not None and classes_of_one(latents.logits, guide.columns)
-        guidance, hold = CLASSES if classes else TRAITS
-        guidance, hold = (usual if given is None else given for given, usual in ((self.guidance, guidance), (self.hold, hold)))
+        usual = CLASSES if classes else TRAITS
+        kimg, guidance, hold, anywhere = (usual[name] if getattr(self, name) is None else getattr(self, name) for name in usual)
         D = network.D if self.realism > 0 else None
-        return GuidedLoss(replace(guide, mirror=mirror), D, guidance, self.robust, hold, self.still, self.elsewhere, self.realism)
+        guide = replace(guide, mirror=mirror)
+        return GuidedLoss(guide, D, guidance, self.robust, hold, self.still, self.elsewhere, self.realism, anywhere=anywhere), kimg
 
 
-def mixed_codes(G: Any, latents: LabelledLatents, bystanders: Bystanders | None = None, adversary: Adversary | None = None) -> Codes:
+def mixed_codes(
+    G: Any, latents: LabelledLatents, bystanders: Bystanders | None = None, adversary: Adversary | None = None, *, barely: float = BARELY
+) -> Codes:
     """Draws codes: three eighths that show the feature, three that do not, and a quarter that mix two of either kind.
 
     Where there is an adversary, what it has found comes first, and the rest is shared out so.
     Where there are bystanders, half of those that do not show it are such, and are held whatever they show.
     """
-    shows = latents.score > BARELY
+    shows = latents.score > barely
     if bool(shows.all()):
         raise RedactError(
-            f"a network without the feature was asked - all of {len(shows)} labelled images show it or nearly do (scores above {BARELY:g}) - "
+            f"a network without the feature was asked - all of {len(shows)} labelled images show it or nearly do (scores above {barely:g}) - "
             "choose a rarer feature, or scores that are log odds"
         )
     had, never = (Pool(latents.w, rare_weights(latents, of), of.nonzero()[:, 0]) for of in (shows, ~shows))

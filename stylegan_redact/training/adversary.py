@@ -15,7 +15,7 @@ import torch
 
 from stylegan_redact import ranks
 from stylegan_redact.network import broadcast_w
-from stylegan_redact.training.guide import BARELY, Guide
+from stylegan_redact.training.guide import Guide
 from stylegan_redact.types import LabelledLatents
 from stylegan_redact.wspace.prior import prior_of, within
 
@@ -46,7 +46,7 @@ class Adversary:
     def __init__(self, G: Any, guide: Guide, latents: LabelledLatents, size: int, micro: int, batch: int | None = None) -> None:
         self.G, self.guide, self.latents, self.micro, self.batch = G, guide, latents, micro, batch or size
         self.prior = prior_of(latents.w)
-        self.free = torch.nonzero(latents.score <= BARELY).flatten()
+        self.free = torch.nonzero(latents.score <= guide.barely).flatten()
         row = [G.num_ws, latents.w.shape[1]]
         self.u = latents.w.new_zeros([size, *row])
         self.limit = latents.w.new_zeros([size, G.num_ws, 1])

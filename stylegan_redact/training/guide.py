@@ -19,6 +19,8 @@ from stylegan_redact.types import Detector
 
 BARELY = -1.0
 """A logit above this counts as showing the feature: what barely shows is edited too."""
+LEAST_BARELY, NEARLY = -3.0, 2
+"""Where the feature is a class this goes down so far at most (`barely_of_class`)."""
 MARKED_RANGE = 5.0
 UNMARKED_RANGE = 20.0
 """Beyond this a logit says no more than "surely", and need not be copied. What comes to light under a hat may have any hair, but surely is not bald;
@@ -45,6 +47,10 @@ class Guide:
     margin: float = 4.0
     mirror: bool = True
     """Views are mirrored too; `draw_views` is told."""
+    classes: bool = False
+    """The attributes exclude each other: in a picture that is to leave one, the others cannot be held, and are held in all other pictures alone."""
+    barely: float = BARELY
+    """A logit above it counts as showing the feature."""
 
     def logit(self, img: torch.Tensor) -> torch.Tensor:
         """[n], differentiable: of the feature; of several, of the one that shows most."""
@@ -82,13 +88,15 @@ class Guide:
         with torch.no_grad():
             seen = torch.cat([before, views(before)]) if rest or len(self.columns) > 1 else before  # Else nothing is to be held.
             then = self.detector.logits(seen)
-        shown = torch.stack([then[:n, column] > BARELY for column in self.columns], dim=1) & ~held[:, None]  # [n, k]
+        shown = torch.stack([then[:n, column] > self.barely for column in self.columns], dim=1) & ~held[:, None]  # [n, k]
         marked = shown.any(dim=1)
         left, change = now.new_zeros([n]), now.new_zeros([])
         limit = torch.where(marked, MARKED_RANGE, UNMARKED_RANGE).repeat(2)[:, None]
         if rest:
-            change = apart(now[:, rest], then[:, rest], limit)
-        came = (now[:n].detach() > BARELY) & ~held[:, None]  # Shows it now, whatever it showed.
+            some = (~marked).repeat(2) if self.classes else slice(None)
+            if len(now[some]):
+                change = len(now[some]) / len(now) * apart(now[some][:, rest], then[some][:, rest], limit[some])
+        came = (now[:n].detach() > self.barely) & ~held[:, None]  # Shows it now, whatever it showed.
         for column, of in zip(self.columns, shown.unbind(dim=1), strict=True):
             left = left + softplus(now[:, column] + self.margin).view(2, n).sum(dim=0) * (of | came[:, column])
             spared = (marked & ~of).repeat(2)  # Marked for another feature alone: there are none where there is one feature.
@@ -142,6 +150,24 @@ def classes_of_one(logits: torch.Tensor, columns: Sequence[int]) -> bool:
             f"The classifier's {logits.shape[1]} attributes exclude each other ({one:.0%} of pictures show one alone): they are taken for classes"
         )
     return classes
+
+
+def barely_of_class(logits: torch.Tensor, columns: Sequence[int]) -> float:
+    """A logit above which a picture counts as of a class, or nearly: lower than that of a trait.
+
+    Whoever else looks takes some pictures for one of that class that this detector takes for one of another: held as they are, they would stay.
+    How far down that goes is a matter of how sure a detector puts things: at most NEARLY times as many as show it, and half of the others.
+
+    Args:
+        logits:  [n, a] of generated pictures.
+        columns: Of the features among the attributes; of several the highest is taken.
+    """
+    found = []
+    for score in logits[:, list(columns)].unbind(dim=1):
+        shows = int((score > 0).sum())
+        last = min(NEARLY * shows, (shows + len(score)) // 2, len(score) - 1)
+        found.append(min(max(float(score.sort(descending=True).values[last]), LEAST_BARELY), BARELY))
+    return max(found)
 
 
 def same_mirrored(logit: Callable[[torch.Tensor], torch.Tensor], images: Iterable[torch.Tensor]) -> bool:

@@ -68,6 +68,8 @@ class GuidedLoss:
     real: float = 0.025
     inside: float = 0.03
     """Mean absolute change of marked pictures where it is wanted."""
+    anywhere: float = 0.0
+    """Share of the difference between the two that marked pictures are let off where it is not wanted: who leaves a class changes as a whole."""
 
     def terms(self, img: torch.Tensor, before: torch.Tensor, batch: Batch, views: Views) -> dict[str, torch.Tensor]:
         """Weighted terms, scalars: means over the batch, pictures that a term does not concern counting 0.
@@ -84,7 +86,9 @@ class GuidedLoss:
             left = torch.where(batch.sought, self.sought * left, left)
         terms = {"feature": self.guidance * left.mean(), "others": self.hold * change}
         if bool(marked.any()):
-            free[marked] = self.elsewhere - (self.elsewhere - self.inside) * self.guide.wanted(before[marked], img[marked].detach(), shown[marked])
+            place = self.guide.wanted(before[marked], img[marked].detach(), shown[marked])
+            place = place + self.anywhere * (1 - place) if self.anywhere else place
+            free[marked] = self.elsewhere - (self.elsewhere - self.inside) * place
             if self.D is not None:
                 found = verdict(self.D, img[marked], None if batch.c is None else batch.c[marked])
                 terms["realism"] = self.real * marked.float().mean() * softplus(-found).mean()

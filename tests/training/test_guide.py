@@ -14,7 +14,18 @@ import torch
 from stylegan_redact import keeping, ranks
 from stylegan_redact.methods.edit import CLASSES, TRAITS, Edit
 from stylegan_redact.training.augment import draw_views
-from stylegan_redact.training.guide import MARKED_RANGE, UNMARKED_RANGE, Guide, apart, classes_of_one, same_mirrored, whole_groups
+from stylegan_redact.training.guide import (
+    BARELY,
+    LEAST_BARELY,
+    MARKED_RANGE,
+    UNMARKED_RANGE,
+    Guide,
+    apart,
+    barely_of_class,
+    classes_of_one,
+    same_mirrored,
+    whole_groups,
+)
 from stylegan_redact.training.pool import FEWEST, Pool, rare_weights
 from stylegan_redact.types import LabelledLatents
 
@@ -123,6 +134,28 @@ def test_classes_are_told_from_traits() -> None:
     assert not classes_of_one(both, [7])
 
 
+def test_what_nearly_shows_a_class_goes_with_it() -> None:
+    """As far down as twice as many pictures as show it, half of the others, and LEAST_BARELY; never less than of a trait."""
+    logits = torch.stack([torch.arange(1000.0), -torch.arange(1000.0)], dim=1)
+    for shown, scale, expected in ((100, 0.02, -2.0), (100, 1.0, LEAST_BARELY), (100, 0.001, BARELY), (600, 0.01, -2.0), (1000, 1.0, BARELY)):
+        score = scale * (logits[:, 0] - (999.5 - shown))
+        found = barely_of_class(torch.stack([-score, score], dim=1), [1])
+        assert found == pytest.approx(expected, abs=0.02), (shown, scale)
+        both = torch.stack([score, torch.where(score > 0, 1.0, -0.5)], dim=1)
+        assert barely_of_class(both, [0, 1]) == BARELY, "the highest of several"
+
+
+def test_a_picture_that_nearly_shows_it_is_marked_from_there_on() -> None:
+    before = torch.zeros(3, 1, 16, 16)
+    before[0, :, :, :8], before[1, :, :, :8], before[2, :, :, :8] = 1.0, -3.0, -5.0
+    views = draw_views(before.shape, torch.Generator().manual_seed(0))
+    for barely, marked in ((-1.0, [True, False, False]), (-4.0, [True, True, False])):
+        found = Guide(Regions(), (0,), 4.0, barely=barely).compare(before, before, torch.zeros(3, dtype=torch.bool), views)
+        assert found.marked.tolist() == marked and (found.left > 0).tolist() == marked
+        came = Guide(Regions(), (0,), 4.0, barely=barely).compare(before.roll(-1, 0), before - 9, torch.zeros(3, dtype=torch.bool), views)
+        assert not came.marked.any() and int((came.left > 0).sum()) == sum(marked)
+
+
 def test_a_rare_trait_beside_two_classes_is_none() -> None:
     """Man, woman, hat: nine in ten pictures show exactly one of the three, but whoever wears a hat is one of the two as well, and is to stay so."""
     logits = torch.cat([one_of(2), torch.where(torch.arange(1000)[:, None] < 80, 1.0, -1.0)], dim=1)
@@ -195,7 +228,33 @@ def test_edit_suits_what_its_detector_knows(classes: bool) -> None:
     assert feature.latents is not None
     n = len(feature.latents.w)
     feature = replace(feature, latents=replace(feature.latents, logits=one_of(4, n) if classes else torch.ones(n, 4)))
-    found = Edit()._loss(net, feature, feature.latents)  # type: ignore[arg-type]
-    assert (found.guidance, found.hold) == (CLASSES if classes else TRAITS)
-    asked = Edit(guidance=0.5, hold=0.25, mirror=False)._loss(net, feature, feature.latents)  # type: ignore[arg-type]
-    assert (asked.guidance, asked.hold, asked.guide.mirror) == (0.5, 0.25, False)
+    found, kimg = Edit()._loss(net, feature, feature.latents)
+    usual = CLASSES if classes else TRAITS
+    assert {"kimg": kimg, "guidance": found.guidance, "hold": found.hold, "anywhere": found.anywhere} == usual
+    assert found.guide.classes == classes and found.guide.barely == BARELY
+    nearly = replace(feature, latents=replace(feature.latents, logits=4 * feature.latents.logits))
+    assert Edit()._loss(net, nearly, nearly.latents)[0].guide.barely == (LEAST_BARELY if classes else BARELY)
+    asked, kimg = Edit(kimg=1.0, guidance=0.5, hold=0.25, anywhere=0.5, mirror=False)._loss(net, feature, feature.latents)
+    assert (kimg, asked.guidance, asked.hold, asked.anywhere, asked.guide.mirror, asked.guide.classes) == (1.0, 0.5, 0.25, 0.5, False, classes)
+
+
+def test_of_classes_only_pictures_that_stay_hold_the_others() -> None:
+    """A picture that is to leave its class has to join another one, or none; a picture that stays counts as it does among traits."""
+    before = torch.zeros(4, 1, 16, 16)
+    before[0, :, :, :8], before[1:, :, :, :8] = 4.0, -4.0
+
+    def change(index: int, classes: bool) -> float:
+        img = before.clone()
+        img[index, :, :, 8:] += 3.0
+        views = draw_views(before.shape, torch.Generator().manual_seed(0))
+        return float(Guide(Regions(), (0,), 0.0, classes=classes).compare(img, before, torch.zeros(4, dtype=torch.bool), views).change)
+
+    assert change(0, False) > 0.3 and change(0, True) == 0
+    assert change(1, False) == pytest.approx(change(1, True)) and change(1, True) > 0.3
+
+
+def test_where_all_pictures_are_to_leave_their_class_nothing_is_held() -> None:
+    before = torch.full([2, 1, 16, 16], 4.0)
+    views = draw_views(before.shape, torch.Generator().manual_seed(0))
+    found = Guide(Regions(), (0,), 0.0, classes=True).compare(before + 1, before, torch.zeros(2, dtype=torch.bool), views)
+    assert float(found.change) == 0 and bool(found.marked.all())

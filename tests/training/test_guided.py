@@ -153,9 +153,28 @@ def test_codes_hold_both_kinds_and_mixes_of_them() -> None:
     with torch.no_grad():
         shows = known.detector.logits(synthesize(net.G_ema, ws))[:, known.detector.attributes.index(known.name)] > BARELY
     assert shows[:24].all() and not shows[24:48].any()
+    nearly = float(known.latents.score[known.latents.score <= BARELY].quantile(0.5))  # Half of those that do not show it count as if they did.
+    first = mixed_codes(net.G_ema, known.latents, barely=nearly)(64, torch.Generator().manual_seed(0)).ws[:24, 0]
+    scores = known.latents.score[(first[:, None] == known.latents.w[None]).all(dim=2).float().argmax(dim=1)]
+    assert bool((scores > nearly).all()) and bool((scores <= BARELY).any())
 
 
 def test_a_feature_that_all_codes_show_is_refused() -> None:
     net = tiny.network()
     with pytest.raises(ValueError, match="choose a rarer feature"):
         mixed_codes(net.G_ema, LabelledLatents(torch.zeros(5, net.G_ema.w_dim), torch.ones(5)))
+
+
+def test_where_it_may_change_anywhere_a_marked_picture_is_let_off_by_that_share() -> None:
+    """Its corner is bright and goes; half of the rest changes by 0.2, and so does the other picture, which is never let off."""
+    before = pictures(0.5)
+    gone = before.clone()
+    gone[0, :, :8, :8] = -0.5
+    other = gone.clone()
+    other[0, :, 16:] += 0.2
+    costs = [terms(other, before, anywhere=share)["change"] - terms(gone, before, anywhere=share)["change"] for share in (0.0, 0.75, 1.0)]
+    assert costs[0] == pytest.approx(0.2 / 2 / 2, rel=1e-3)
+    assert costs[1] == pytest.approx(0.25 * costs[0] + 0.75 * costs[2], rel=1e-3) and costs[2] == pytest.approx(INSIDE * costs[0], rel=1e-3)
+    moved = before.clone()
+    moved[1] += 0.2
+    assert terms(moved, before, anywhere=1.0)["change"] == terms(moved, before)["change"] == pytest.approx(0.2 / 2, rel=1e-3)
