@@ -149,8 +149,7 @@ def _request(work: Work, kind: str, options: dict[str, Any]) -> job.Request:
 
 def budgets(kind: str, kimg: float | None) -> dict[str, float]:
     """What each stage of a method gets of so many thousands of images: shared as the defaults of its options that end in kimg are; None: nothing."""
-    options = [each for each in plugins.options(plugins.load(asking.METHODS, kind)) if each.name.endswith("kimg")]
-    stages = {each.name: 1.0 if each.default is None else each.default for each in options}  # None: the method chooses, of its one stage.
+    stages = {each.name: each.default for each in plugins.options(plugins.load(asking.METHODS, kind)) if each.name.endswith("kimg")}
     return {} if kimg is None else {name: kimg * (default / sum(stages.values())) for name, default in stages.items()}
 
 

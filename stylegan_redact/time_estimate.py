@@ -62,9 +62,7 @@ def estimate_seconds(plan: Plan) -> dict[str, float]:
         look = _timed(lambda: synthesize(G, w, half=True), plan.device) / batch if half else cost["draw"]
         judge = _timed(lambda: plan.judge.logits(img), plan.device) / batch
         map_latents = _timed(lambda: G.mapping(torch.zeros([_LATENTS_PER_STEP, G.z_dim], device=plan.device), some), plan.device)
-    longest = getattr(plan.method, "longest", {})  # Where the method will know only when it sees the labels.
-    given = {name: longest.get(name) if value is None else value for name, value in asdict(plan.method).items()}
-    options = {name: float(value) for name, value in given.items() if isinstance(value, int | float)}
+    options = {name: float(value) for name, value in asdict(plan.method).items() if isinstance(value, int | float)}
     images = 1000 * sum(value for name, value in options.items() if name.endswith("kimg"))
     steps = sum(value for name, value in options.items() if name.endswith("steps"))
     image = sum(count * cost[what] for what, count in passes.items())

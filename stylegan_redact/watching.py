@@ -83,10 +83,9 @@ def looked_seeds(request: Any, method: Any, who: Any, seeds: range) -> range:
     for name, kimg in (("--early-stop", early_stop), ("--snap", request.snap)):
         if kimg is not None and not getattr(method, "watched", False):
             raise RedactError(f"{name}={kimg:g} was asked - {request.method} has no training of so many images to look at - leave it out")
-        given = getattr(method, "kimg", math.inf)
-        last = method.longest["kimg"] if given is None else given
-        if kimg is not None and last + getattr(method, "batch", 0) / 1000 < kimg < math.inf:  # Whole steps may go a little past it.
-            raise RedactError(f"{name}={kimg:g} was asked - the training ends before that, at --kimg={last:g} - give less, or leave it out")
+        end = getattr(method, "kimg", math.inf) + getattr(method, "batch", 0) / 1000  # Whole steps may go a little past it.
+        if kimg is not None and end < kimg < math.inf:
+            raise RedactError(f"{name}={kimg:g} was asked - the training ends before that, at --kimg={method.kimg:g} - give less, or leave it out")
     if early_stop is None:
         return range(0)
     asked, most = f"--early-stop={early_stop:g} was asked", len(seeds) // 2 - MOST_LOOKED_AT
@@ -119,27 +118,22 @@ def redact(plan: Any, feature: Feature, layout: pictures.Layout | None, run: Run
         measure = functools.partial(_look, plan, progress)
         watchers.append(EarlyStop(round(1000 * plan.request.early_stop), measure, evaluation.targets_of(plan.features), progress.tell))
 
-    tick, trained = ticks.Ticks(run.folder, progress), [0]
+    tick = ticks.Ticks(run.folder, progress)
 
     def observe(moment: Moment) -> None:
         tick(moment)
-        trained[0] = max(trained[0], moment.images)
         with tick.maintaining():
             for watcher in watchers:
                 watcher(moment)
 
     run.checkpoints.observe = observe
     try:
-        after = api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress)
+        return Watched(api.redact(plan.network, feature, plan.method, keep=plan.keep, seed=plan.request.seed, progress=progress))
     except Enough as enough:
         for network in (enough.network.G, enough.network.G_ema):
             network.requires_grad_(False)
             network.eval()
         return Watched(enough.network, {"stopped_after_images": enough.images})
-    for name, kimg in (("early-stop", plan.request.early_stop), ("snap", plan.request.snap)):
-        if kimg is not None and 0 < trained[0] < 1000 * kimg:  # A method that chose its own length once it had seen the labels.
-            progress.tell(f"--{name}={kimg:g} came to nothing: the training ended after {trained[0] / 1000:g} thousand images. Give less")
-    return Watched(after)
 
 
 def _look(plan: Any, progress: Progress, after: Network) -> Mapping[str, Estimate]:

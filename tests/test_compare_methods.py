@@ -145,7 +145,6 @@ def test_half_of_what_comes_back_is_of_what_the_same_judges_saw_in_the_same_imag
 def test_a_budget_is_shared_by_the_stages_of_a_method() -> None:
     assert compare_row.budgets("adapt_unlearn", 8.0) == {"kimg": 5.0, "adapt_kimg": 3.0}
     assert compare_row.budgets("unlearn", 8.0) == {"kimg": 8.0} and compare_row.budgets("fold", 8.0) == {} == compare_row.budgets("edit", None)
-    assert compare_row.budgets("edit", 8.0) == {"kimg": 8.0}, "its default depends on what its detector knows"
 
 
 def test_the_frontier_is_whoever_no_other_beats_at_both() -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +18,6 @@ from stylegan_redact import cli, evaluation, keeping, watching
 from stylegan_redact.checkpoints import Checkpoints
 from stylegan_redact.evaluation import Target
 from stylegan_redact.measuring import Measurement
-from stylegan_redact.methods import edit
 from stylegan_redact.network import load_network, read_snapshot
 from stylegan_redact.types import Estimate, Network, RedactError
 
@@ -120,7 +118,6 @@ def test_a_signal_during_a_look_and_a_kill_after_the_last_one_change_nothing(
         (["--method=extrapolate"], "extrapolate has no training"),
         (["--kimg=0.3", "--batch=8"], "--early-stop=0.4 was asked - the training ends before that, at --kimg=0.3"),
         (["--early-stop=1", "--kimg=1", "--snap=2"], "--snap=2 was asked - the training ends before that, at --kimg=1"),
-        (["--early-stop=17"], "--early-stop=17 was asked - the training ends before that, at --kimg=16"),
         (["--early-stop=0.0004"], "of one image"),
         (["--early-stop=nan"], "finite number"),
         (["--early-stop=inf"], "finite number"),
@@ -129,15 +126,6 @@ def test_a_signal_during_a_look_and_a_kill_after_the_last_one_change_nothing(
 def test_what_cannot_be_looked_at_is_refused(files: list[str], tmp_path: Path, options: list[str], told: str) -> None:
     result = CliRunner().invoke(cli.command(), [*files, "--early-stop=0.4", f"--outdir={tmp_path / 'runs'}", *options])
     assert result.exit_code == 2 and told in result.output and not (tmp_path / "runs").exists()
-
-
-def test_a_training_that_ends_before_the_first_look_says_so(files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long it will be only the labels tell, where nobody says."""
-    monkeypatch.setattr(edit, "TRAITS", {**edit.TRAITS, "kimg": 0.16})
-    monkeypatch.setattr(sys.modules[__name__], "SHORT", [option for option in SHORT if not option.startswith("--kimg")])
-    result = run(files, tmp_path)
-    assert result.exit_code == 0 and "--early-stop=0.4 came to nothing: the training ended after 0.16 thousand images" in result.output
-    assert "--snap" not in result.output
 
 
 def test_where_the_targets_are_missed_it_goes_on_to_the_end(files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

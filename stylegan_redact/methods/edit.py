@@ -30,9 +30,9 @@ from stylegan_redact.types import Bystanders, Feature, LabelledLatents, Network,
 
 LOOKED_AT = 64
 """Pictures that show the feature, looked at mirrored."""
-TRAITS: Mapping[str, float] = {"kimg": 16.0, "guidance": 0.018, "hold": 0.18, "anywhere": 0.0}
-CLASSES: Mapping[str, float] = {"kimg": 4.0, "guidance": 0.07, "hold": 0.1, "anywhere": 0.8}
-"""What options are that are None. A picture that is to leave its class changes as a whole; who trains on for long finds how to do without."""
+TRAITS: Mapping[str, float] = {"guidance": 0.018, "hold": 0.18, "anywhere": 0.0}
+CLASSES: Mapping[str, float] = {"guidance": 0.07, "hold": 0.1, "anywhere": 0.8}
+"""What options are that are None. A picture that is to leave its class changes as a whole."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Edit:
     """Guided edit of what the synthesis network draws."""
 
     margin: float = option(11.0, "how far below zero the detector's logit is pushed", low=0.0, high=20.0)
-    kimg: float | None = option(None, "thousands of images to fine-tune on; None: 16, of exclusive classes 4", low=0.0, high=10000.0)
+    kimg: float = option(16.0, "thousands of images to fine-tune the synthesis network on", low=0.0, high=10000.0)
     guidance: float | None = option(None, "weight of the detector's wish; None: 0.018, of exclusive classes 0.07", low=0.0, high=1000.0)
     hold: float | None = option(None, "weight of the other logits; None: 0.18, of exclusive classes 0.1", low=0.0, high=1000.0)
     still: float = option(0.6, "weight of 1 - MS-SSIM of images that are to stay", low=0.0, high=1000.0)
@@ -60,7 +60,6 @@ class Edit:
     # Twice forward, once back; images as they were and are, bare and through a view, and where half of them change; half of them, back too;
     # likewise. A quarter is climbed once more.
     watched: ClassVar[bool] = True
-    longest: ClassVar[Mapping[str, float]] = {"kimg": TRAITS["kimg"]}
     passes: ClassVar[Mapping[str, float]] = {"draw": 4.75, "detect": 13.75, "criticise": 1.5, "compare": 1.5}
 
     def redact(self, network: Network, feature: Feature, keep: tuple[str, ...], seed: int, progress: Progress | None = None) -> Network:
@@ -70,9 +69,9 @@ class Edit:
         if not feature.detector.differentiable:
             raise RedactError(f"{feature.name} was to be redacted by edit - its detector gives no gradients - use --method=unlearn, mapping or fold")
         labels.needed(feature.latents.c, c_dim_of(network.G_ema), f"{feature.name} was to be redacted by edit")
-        loss, kimg = self._loss(network, feature, feature.latents)
+        loss = self._loss(network, feature, feature.latents)
         after = copy_network(network)
-        schedule = Schedule(steps_of(kimg, self.batch), self.batch, self.lr, seed, self.batch_gpu)
+        schedule = Schedule(steps_of(self.kimg, self.batch), self.batch, self.lr, seed, self.batch_gpu)
         num_sought = round(self.attacked * self.batch)
         micro = self.batch_gpu or self.batch
         adversary = Adversary(after.G_ema, loss.guide, feature.latents, num_sought, micro, self.batch) if num_sought else None
@@ -88,8 +87,8 @@ class Edit:
         check_finite(so_far())
         return after
 
-    def _loss(self, network: Network, feature: Feature, latents: LabelledLatents) -> tuple[GuidedLoss, float]:
-        """The objective and kimg, made to fit what the detector knows: traits or classes, and whether left and right matter."""
+    def _loss(self, network: Network, feature: Feature, latents: LabelledLatents) -> GuidedLoss:
+        """The objective, made to fit what the detector knows: traits or classes, and whether left and right matter."""
         detector: Any = feature.detector
         columns = tuple(detector.attributes.index(part.name) for part in feature.each)
         classes = latents.logits is not None and classes_of_one(latents.logits, columns)
@@ -100,10 +99,10 @@ class Edit:
         drawn = generate(network.G_ema, some, batch=self.batch_gpu or self.batch) if len(some) else []
         mirror = same_mirrored(guide.logit, drawn) if self.mirror is None else self.mirror
         usual = CLASSES if classes else TRAITS
-        kimg, guidance, hold, anywhere = (usual[name] if getattr(self, name) is None else getattr(self, name) for name in usual)
+        guidance, hold, anywhere = (usual[name] if getattr(self, name) is None else getattr(self, name) for name in usual)
         D = network.D if self.realism > 0 else None
         guide = replace(guide, mirror=mirror)
-        return GuidedLoss(guide, D, guidance, self.robust, hold, self.still, self.elsewhere, self.realism, anywhere=anywhere), kimg
+        return GuidedLoss(guide, D, guidance, self.robust, hold, self.still, self.elsewhere, self.realism, anywhere=anywhere)
 
 
 def mixed_codes(

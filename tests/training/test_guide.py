@@ -228,14 +228,14 @@ def test_edit_suits_what_its_detector_knows(classes: bool) -> None:
     assert feature.latents is not None
     n = len(feature.latents.w)
     feature = replace(feature, latents=replace(feature.latents, logits=one_of(4, n) if classes else torch.ones(n, 4)))
-    found, kimg = Edit()._loss(net, feature, feature.latents)
+    found = Edit()._loss(net, feature, feature.latents)
     usual = CLASSES if classes else TRAITS
-    assert {"kimg": kimg, "guidance": found.guidance, "hold": found.hold, "anywhere": found.anywhere} == usual
+    assert {"guidance": found.guidance, "hold": found.hold, "anywhere": found.anywhere} == usual
     assert found.guide.classes == classes and found.guide.barely == BARELY
     nearly = replace(feature, latents=replace(feature.latents, logits=4 * feature.latents.logits))
-    assert Edit()._loss(net, nearly, nearly.latents)[0].guide.barely == (LEAST_BARELY if classes else BARELY)
-    asked, kimg = Edit(kimg=1.0, guidance=0.5, hold=0.25, anywhere=0.5, mirror=False)._loss(net, feature, feature.latents)
-    assert (kimg, asked.guidance, asked.hold, asked.anywhere, asked.guide.mirror, asked.guide.classes) == (1.0, 0.5, 0.25, 0.5, False, classes)
+    assert Edit()._loss(net, nearly, nearly.latents).guide.barely == (LEAST_BARELY if classes else BARELY)
+    asked = Edit(guidance=0.5, hold=0.25, anywhere=0.5, mirror=False)._loss(net, feature, feature.latents)
+    assert (asked.guidance, asked.hold, asked.anywhere, asked.guide.mirror, asked.guide.classes) == (0.5, 0.25, 0.5, False, classes)
 
 
 def test_of_classes_only_pictures_that_stay_hold_the_others() -> None:
