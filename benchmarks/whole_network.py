@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks.beside import Host
+from benchmarks.memory import GIB_IN_MIB
 from stylegan_redact.host import ALLOCATOR
 from stylegan_redact.networks import stylegan2, stylegan3
 from stylegan_redact.ticks import peak_memory
@@ -162,7 +163,7 @@ def serve(job: Work, now: Callable[[], float]) -> None:
         job()
         sys.stdout.write(f"{now() - begin}\n")
         sys.stdout.flush()
-    sys.stdout.write(f"{peak_memory() * 1024}\n")
+    sys.stdout.write(f"{peak_memory() * GIB_IN_MIB}\n")
 
 
 def apart(who: list[str], rounds: int) -> tuple[dict[str, list[float]], dict[str, float]]:

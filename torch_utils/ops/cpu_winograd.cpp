@@ -661,6 +661,8 @@ Images<T> images(T* data, const at::Tensor& x) {
 std::tuple<at::Tensor, std::optional<at::Tensor>, std::optional<at::Tensor>> winograd(
     const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int64_t pad_x, int64_t stride, bool adjoint, const std::optional<at::Tensor>& scale,
     bool demodulate, const std::optional<at::Tensor>& noise, const std::optional<at::Tensor>& bias, double gain, double slope, double clamp) {
+  TORCH_CHECK(!bias || stride == 1, "an enlarged image is finished after its filter");
+  TORCH_CHECK(!demodulate || scale, "norms are of scales");
   pybind11::gil_scoped_release others_may_run;
   const int from = adjoint ? 0 : 1, to = 1 - from;
   const Kernels kernels{w.const_data_ptr<float>(), w.size(from), w.size(to), w.stride(from), w.stride(to), adjoint};

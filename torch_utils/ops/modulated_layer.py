@@ -96,6 +96,11 @@ def _suits(
     return up == 2 and cpu_winograd.suits_transposed(x, weight.transpose(0, 1), 2, 0, 0, 1, 1)
 
 
+def _grain(noise: torch.Tensor | None) -> torch.Tensor | None:
+    """Noise as the compiled code takes it, [1 or n, 1, H, W]."""
+    return None if noise is None else noise.reshape(-1, 1, *noise.shape[-2:]).contiguous()
+
+
 class _Layer(torch.autograd.Function):
     """The layer. A gradient that is itself to be differentiated is that of `steps`, which are then taken again."""
 
@@ -111,7 +116,7 @@ class _Layer(torch.autograd.Function):
         bias: torch.Tensor,
     ) -> torch.Tensor:
         plugin = cpu_kernels._plugin()
-        grain = None if noise is None else noise.reshape(-1, 1, *noise.shape[-2:]).contiguous()
+        grain = _grain(noise)
         bend = options.gain, options.slope, options.clamp
         if options.up == 1:
             y, norms, energies = plugin.winograd(x, weight, 1, 1, 1, False, styles, True, grain, bias, *bend)
@@ -150,7 +155,7 @@ def _gradients(  # noqa: PLR0913 - the tensors
 ) -> tuple[torch.Tensor | None, ...]:
     """Those by x, weight, styles, noise and bias, of which are wanted."""
     plugin = cpu_kernels._plugin()
-    grain = None if noise is None else noise.reshape(-1, 1, *noise.shape[-2:]).contiguous()
+    grain = _grain(noise)
     dv, sums, dnoise = plugin.layer_gradient(dy, y, grain, options.gain, options.slope, options.clamp, wanted[3])
     by_bias, by_value, by_noise = sums.unbind(2)  # [n, O]
     # v = norm u + noise + bias: sum of dv u = (sum of dv (v - noise - bias)) / norm, and norm = (styles^2 energies + eps)^(-1/2).

@@ -185,3 +185,12 @@ def test_a_network_draws_and_learns_as_with_the_steps(kernels, monkeypatch):
     for one, other in zip(gradients, wanted, strict=True):
         assert (one is None) == (other is None)
         assert one is None or float((one - other).abs().max()) <= 1e-4 * float(other.abs().max())
+
+
+def test_what_the_compiled_code_would_leave_out_is_refused(kernels):
+    """Enlarged images are finished after their filter, and norms are of styles."""
+    x, weight, styles, _, bias = inputs(1, 16, 16, 8, 1, "none")
+    with pytest.raises(RuntimeError, match="after its filter"):
+        kernels.module.winograd(x, weight.transpose(0, 1), 0, 0, 2, True, styles, True, None, bias, 1.0, 1.0, 1.0)
+    with pytest.raises(RuntimeError, match="of scales"):
+        kernels.module.winograd(x, weight, 1, 1, 1, False, None, True)
