@@ -31,9 +31,10 @@ ADVERSARIAL = {"kimg": 2.0, "lr": 0.008}
 MORE: dict[str, dict[str, Any]] = {"moon": {"kimg": 1.5, "lr": 0.004}, "unlearn": {"kimg": 4.0}, "edit": {"kimg": 2.0, "guidance": 0.1, "lr": 0.002}}
 MORE["identity"] = {"lr": 0.005, "strength": 4.0}
 MORE["extrapolate"] = {"kimg": 1.0, "lr": 0.008}
-MORE |= {name: ADVERSARIAL for name in ("redact_classifier", "redact_data", "redact_mixed", "redact_validity")}
-MORE["adapt_unlearn"] = {"kimg": 2.5, "adapt_kimg": 1.0, "lr": 0.01}
-"""What a method needs beyond that, to get anywhere."""
+MORE |= {name: ADVERSARIAL for name in ("redact_classifier", "redact_mixed", "redact_validity")}
+MORE["redact_data"] = ADVERSARIAL | {"kimg": 4.0}
+MORE["adapt_unlearn"] = {"kimg": 6.0, "adapt_kimg": 1.0, "lr": 0.02}
+"""What a method needs beyond that, to get anywhere, with room for other seeds and other processors' rounding."""
 FEW_STEPS = {"steps": 3, "kimg": 0.096, "adapt_kimg": 0.096}
 SOUGHT = {
     "latents": "latents",
