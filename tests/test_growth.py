@@ -83,6 +83,6 @@ def test_memory_of_its_own_is_watched() -> None:
     with memory.Watch() as idle:
         pass
     with memory.Watch() as busy:
-        held = mmap.mmap(-1, 64 << 20)  # New memory of the system's; what the allocator hands out may have been there before.
-        held.write(b"1" * (64 << 20))
-    assert 32 < busy.most - idle.most < 128 and len(held) == 64 << 20
+        # New memory of the system's; what the allocator hands out may have been there before.
+        held = torch.frombuffer(mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=torch.uint8).fill_(1)
+    assert 32 < busy.most - idle.most < 128 and int(held[0]) == 1
