@@ -30,8 +30,8 @@ from stylegan_redact.types import Bystanders, Feature, LabelledLatents, Network,
 
 LOOKED_AT = 64
 """Pictures that show the feature, looked at mirrored."""
-TRAITS: Mapping[str, float] = {"guidance": 0.018, "hold": 0.18, "anywhere": 0.0}
-CLASSES: Mapping[str, float] = {"guidance": 0.07, "hold": 0.1, "anywhere": 0.8}
+TRAITS: Mapping[str, float] = {"guidance": 0.018, "hold": 0.18, "anywhere": 0.0, "become": 0.0}
+CLASSES: Mapping[str, float] = {"guidance": 0.07, "hold": 0.1, "anywhere": 0.8, "become": 0.3}
 """What options are that are None. A picture that is to leave its class changes as a whole."""
 
 
@@ -46,6 +46,7 @@ class Edit:
     still: float = option(0.6, "weight of 1 - MS-SSIM of images that are to stay", low=0.0, high=1000.0)
     elsewhere: float = option(2.0, "weight of the change of all pixels that the feature does not lie on", low=0.0, high=1000.0)
     anywhere: float | None = option(None, "how freely all of an edited image changes; None: 0, of exclusive classes 0.8", low=0.0, high=1.0)
+    become: float | None = option(None, "weight of some other class, of the detector's wish; None: 0, of exclusive classes 0.3", low=0.0, high=1000.0)
     realism: float = option(0.06, "weight of the discriminator's verdict on edited images", low=0.0, high=1000.0)
     attacked: float = option(0.25, "share of each batch that is sought by an attacker in W+ while the network learns", low=0.0, high=0.5)
     robust: float = option(0.25, "what these count, of the detector's wish", low=0.0, high=100.0)
@@ -99,9 +100,9 @@ class Edit:
         drawn = generate(network.G_ema, some, batch=self.batch_gpu or self.batch) if len(some) else []
         mirror = same_mirrored(guide.logit, drawn) if self.mirror is None else self.mirror
         usual = CLASSES if classes else TRAITS
-        guidance, hold, anywhere = (usual[name] if getattr(self, name) is None else getattr(self, name) for name in usual)
+        guidance, hold, anywhere, become = (usual[name] if getattr(self, name) is None else getattr(self, name) for name in usual)
         D = network.D if self.realism > 0 else None
-        guide = replace(guide, mirror=mirror)
+        guide = replace(guide, mirror=mirror, become=become)
         return GuidedLoss(guide, D, guidance, self.robust, hold, self.still, self.elsewhere, self.realism, anywhere=anywhere)
 
 

@@ -25,6 +25,8 @@ MARKED_RANGE = 5.0
 UNMARKED_RANGE = 20.0
 """Beyond this a logit says no more than "surely", and need not be copied. What comes to light under a hat may have any hair, but surely is not bald;
 where there was no hat, nothing is to change. (With 5 for all, which is sure enough by a classifier's own word, people slowly get bushy eyebrows.)"""
+SURELY = 4.0
+"""A picture that is to become of another class is to have a logit above this."""
 FEWEST_CLASSES = 3
 ONE_CLASS, SEVERAL_CLASSES = 0.75, 0.1
 """Attributes count as classes where at least this share of pictures is of exactly one, and at most that of several."""
@@ -51,6 +53,9 @@ class Guide:
     """The attributes exclude each other: in a picture that is to leave one, the others cannot be held, and are held in all other pictures alone."""
     barely: float = BARELY
     """A logit above it counts as showing the feature."""
+    become: float = 0.0
+    """What it counts, beside that a picture leaves its class, that it comes to be of another, whichever is nearest: what is of none looks like
+    nothing that the network drew, and whoever else looks may take it for what it was."""
 
     def logit(self, img: torch.Tensor) -> torch.Tensor:
         """[n], differentiable: of the feature; of several, of the one that shows most."""
@@ -96,6 +101,8 @@ class Guide:
             some = (~marked).repeat(2) if self.classes else slice(None)
             if len(now[some]):
                 change = len(now[some]) / len(now) * apart(now[some][:, rest], then[some][:, rest], limit[some])
+        if self.become and rest:
+            left = left + self.become * softplus(SURELY - now[:, rest].amax(dim=1)).view(2, n).sum(dim=0) * marked
         came = (now[:n].detach() > self.barely) & ~held[:, None]  # Shows it now, whatever it showed.
         for column, of in zip(self.columns, shown.unbind(dim=1), strict=True):
             left = left + softplus(now[:, column] + self.margin).view(2, n).sum(dim=0) * (of | came[:, column])
@@ -110,7 +117,8 @@ class Comparison(NamedTuple):
     """Of images with what they were."""
 
     left: torch.Tensor
-    """[n]: how far the logits of the features that are to go are from below -margin, bare and through a view; 0 where none shows, nor did."""
+    """[n]: how far the logits of the features that are to go are from below -margin, bare and through a view, and how far marked pictures are from
+    another class; 0 where none shows, nor did."""
     change: torch.Tensor
     """Scalar: distance of the other logits."""
     marked: torch.Tensor

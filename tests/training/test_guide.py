@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from stylegan_redact.training.guide import (
     BARELY,
     LEAST_BARELY,
     MARKED_RANGE,
+    SURELY,
     UNMARKED_RANGE,
     Guide,
     apart,
@@ -230,12 +232,13 @@ def test_edit_suits_what_its_detector_knows(classes: bool) -> None:
     feature = replace(feature, latents=replace(feature.latents, logits=one_of(4, n) if classes else torch.ones(n, 4)))
     found = Edit()._loss(net, feature, feature.latents)
     usual = CLASSES if classes else TRAITS
-    assert {"guidance": found.guidance, "hold": found.hold, "anywhere": found.anywhere} == usual
+    assert {"guidance": found.guidance, "hold": found.hold, "anywhere": found.anywhere, "become": found.guide.become} == usual
     assert found.guide.classes == classes and found.guide.barely == BARELY
     nearly = replace(feature, latents=replace(feature.latents, logits=4 * feature.latents.logits))
     assert Edit()._loss(net, nearly, nearly.latents).guide.barely == (LEAST_BARELY if classes else BARELY)
-    asked = Edit(guidance=0.5, hold=0.25, anywhere=0.5, mirror=False)._loss(net, feature, feature.latents)
-    assert (asked.guidance, asked.hold, asked.anywhere, asked.guide.mirror, asked.guide.classes) == (0.5, 0.25, 0.5, False, classes)
+    asked = Edit(guidance=0.5, hold=0.25, anywhere=0.5, become=0.125, mirror=False)._loss(net, feature, feature.latents)
+    assert (asked.guidance, asked.hold, asked.anywhere, asked.guide.become) == (0.5, 0.25, 0.5, 0.125)
+    assert (asked.guide.mirror, asked.guide.classes) == (False, classes)
 
 
 def test_of_classes_only_pictures_that_stay_hold_the_others() -> None:
@@ -251,6 +254,29 @@ def test_of_classes_only_pictures_that_stay_hold_the_others() -> None:
 
     assert change(0, False) > 0.3 and change(0, True) == 0
     assert change(1, False) == pytest.approx(change(1, True)) and change(1, True) > 0.3
+
+
+class Three:
+    """Logits of three classes: the first channels' means."""
+
+    differentiable, attributes = True, ("a", "b", "c")
+
+    def logits(self, img: torch.Tensor) -> torch.Tensor:
+        return img.mean([2, 3])
+
+
+def test_what_leaves_its_class_is_to_become_of_the_nearest_other() -> None:
+    """By hand: logits (2, 1, -3) of one that leaves a, as it is and through views that change no mean."""
+    before = torch.tensor([[2.0, 1.0, -3.0], [-2.0, 1.0, -3.0]])[:, :, None, None].expand(2, 3, 16, 16)
+    img = before.clone().requires_grad_(True)
+    left = [
+        Guide(Three(), (0,), 0.0, classes=True, become=weight).compare(img, before, torch.zeros(2, dtype=torch.bool), lambda x: x).left  # type: ignore[arg-type]
+        for weight in (0.0, 0.5)
+    ]
+    assert (left[1][0] - left[0][0]).item() == pytest.approx(0.5 * 2 * math.log(1 + math.exp(SURELY - 1)), rel=1e-6)
+    assert left[1][1].item() == left[0][1].item() == 0, "what never was of it may be what it is"
+    (slope,) = torch.autograd.grad((left[1] - left[0]).sum(), img)
+    assert bool((slope[0, 1] < 0).all()) and not slope[0, 0].any() and not slope[0, 2].any() and not slope[1].any()
 
 
 def test_where_all_pictures_are_to_leave_their_class_nothing_is_held() -> None:
