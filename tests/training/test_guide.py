@@ -236,9 +236,9 @@ def test_edit_suits_what_its_detector_knows(classes: bool) -> None:
     assert found.guide.classes == classes and found.guide.barely == BARELY
     nearly = replace(feature, latents=replace(feature.latents, logits=4 * feature.latents.logits))
     assert Edit()._loss(net, nearly, nearly.latents).guide.barely == (LEAST_BARELY if classes else BARELY)
-    asked = Edit(guidance=0.5, hold=0.25, anywhere=0.5, become=0.125, mirror=False)._loss(net, feature, feature.latents)
+    asked = Edit(guidance=0.5, hold=0.25, anywhere=0.5, become=0.125, barely=-2.0, mirror=False)._loss(net, nearly, nearly.latents)
     assert (asked.guidance, asked.hold, asked.anywhere, asked.guide.become) == (0.5, 0.25, 0.5, 0.125)
-    assert (asked.guide.mirror, asked.guide.classes) == (False, classes)
+    assert (asked.guide.mirror, asked.guide.classes, asked.guide.barely) == (False, classes, -2.0)
 
 
 def test_of_classes_only_pictures_that_stay_hold_the_others() -> None:
