@@ -51,7 +51,7 @@ class Edit:
     attacked: float = option(0.25, "share of each batch that is sought by an attacker in W+ while the network learns", low=0.0, high=0.5)
     robust: float = option(0.25, "what these count, of the detector's wish", low=0.0, high=100.0)
     barely: float | None = option(
-        None, "logit above which a picture counts as showing the feature; None: -1, of classes as found", low=-20.0, high=0.0
+        None, "logit above which a picture counts as showing it; None: -1, of classes as found", low=-20.0, high=0.0
     )
     mirror: bool | None = option(None, "views are mirrored too; no: where left and right matter, as in writing; None: as it finds")
     batch: int = option(20, "images of a step", low=4, high=4096)
