@@ -50,9 +50,7 @@ class Edit:
     realism: float = option(0.06, "weight of the discriminator's verdict on edited images", low=0.0, high=1000.0)
     attacked: float = option(0.25, "share of each batch that is sought by an attacker in W+ while the network learns", low=0.0, high=0.5)
     robust: float = option(0.25, "what these count, of the detector's wish", low=0.0, high=100.0)
-    barely: float | None = option(
-        None, "logit above which a picture counts as showing it; None: -1, of classes as found", low=-20.0, high=0.0
-    )
+    barely: float | None = option(None, "logit above which a picture counts as showing it; None: -1, of classes as found", low=-20.0, high=0.0)
     mirror: bool | None = option(None, "views are mirrored too; no: where left and right matter, as in writing; None: as it finds")
     batch: int = option(20, "images of a step", low=4, high=4096)
     lr: float = option(0.0026, "Adam's step, falling to zero", low=0.0, high=1.0)
