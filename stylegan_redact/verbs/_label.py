@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from stylegan_redact import asking, meant, network_files
@@ -62,18 +63,26 @@ def open_page(  # noqa: PLR0913 - the options of the verb
     return PageServer(Desk(gallery, session, feature, out, file.snapshot.sha256, seed=seed), gallery, port=port)
 
 
-def serve(server: PageServer) -> None:
-    """Serves until the person has finished, and draws the rest meanwhile."""
+def serve(server: PageServer, invite: Callable[[], None] = lambda: None) -> None:
+    """Serves until the person has finished, and draws the rest meanwhile.
+
+    Args:
+        server: Of a page that is ready.
+        invite: Called once the page answers: from then on Ctrl-C finds threads that have started, and can end them.
+    """
     stopped = threading.Event()
-    drawing = threading.Thread(target=server.gallery.draw, kwargs={"stop": stopped.is_set}, daemon=True)
+    drawing = threading.Thread(target=server.gallery.draw, kwargs={"stop": stopped.is_set})  # No daemon: cut off in the middle, torch aborts.
     serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    drawing.start()
-    serving.start()
     try:
+        drawing.start()
+        serving.start()
+        invite()
         while not server.over:
             serving.join(_SECONDS_BETWEEN_LOOKS)
     finally:
         stopped.set()
-        server.shutdown()
+        if serving.is_alive():
+            server.shutdown()
         server.server_close()
-        drawing.join()
+        if drawing.is_alive():
+            drawing.join()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import webbrowser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import click
 from stylegan_redact import asking
 from stylegan_redact.cli import CommaList, context, failure, offline_option
 from stylegan_redact.label_page import PER_PAGE
+from stylegan_redact.stopping import INTERRUPTED
 from stylegan_redact.types import RedactError
 
 
@@ -41,12 +43,15 @@ def _label(browser: bool, **values: object) -> None:
         server = open_page(**values)  # type: ignore[arg-type]
     except RedactError as error:
         raise failure(error) from None
-    click.echo(f"Label here, on this machine only; the address is a secret:\n{server.url}\nCtrl-C closes the page. The same command goes on later.")
-    if browser:
-        webbrowser.open(server.url)
     try:
-        serve(server)
+        serve(server, lambda: _invite(server.url, browser))
     except KeyboardInterrupt:
         click.echo("Closed. Every click is kept.")
-        return
+        sys.exit(INTERRUPTED)
     click.echo(f"Wrote {values['out']}")
+
+
+def _invite(url: str, browser: bool) -> None:
+    click.echo(f"Label here, on this machine only; the address is a secret:\n{url}\nCtrl-C closes the page. The same command goes on later.")
+    if browser:
+        webbrowser.open(url)
