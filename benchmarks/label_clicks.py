@@ -17,6 +17,7 @@ import torch
 from stylegan_redact import detectors, probe
 from stylegan_redact.estimates import mean_interval
 from stylegan_redact.extractors import DiscriminatorFeatures
+from stylegan_redact.label_page import PER_PAGE
 from stylegan_redact.network import generate, load_network, sample_w
 from stylegan_redact.network_files import find_network
 from stylegan_redact.types import Estimate, LabelledLatents, RedactError
@@ -57,9 +58,9 @@ def clicked(white: torch.Tensor, answers: torch.Tensor, count: int, active: bool
         labelled[rows] = True
         at = torch.tensor(rows, dtype=torch.int64)
         score = probe.fit(white, at, answers[at]) if active and probe.can_learn(answers[at]) else None
-        if said is None and score is not None and probe.settled(white, at, answers[at]):
+        if said is None and score is not None and probe.settled(white, at, answers[at], last=PER_PAGE):
             said = len(rows)
-        rows += probe.show_next(score, labelled, probe.ROUND, generator)
+        rows += probe.show_next(score, labelled, PER_PAGE, generator)
     return torch.tensor(rows, dtype=torch.int64), said
 
 

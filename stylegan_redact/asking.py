@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 METHODS = "stylegan_redact.methods"
+ATTACKS = "stylegan_redact.attacks"
+CONVERTS_TO = (".pkl", ".safetensors", ".pt")
+"""Endings of what `redact.py convert` writes."""
 SEEDS_PER_RUN = 10_000_000
 """--seed=0 labels seeds from 0 and is measured on seeds from 5,000,000; --seed=1 starts ten million later, and so on."""
 MOST_SEEDS = SEEDS_PER_RUN // 2

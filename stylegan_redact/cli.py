@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan_redact import asking, feature_requests, plugin_files, plugins, verbs
-from stylegan_redact.failures import Distrust, Failure, escaped, failure, printable
+from stylegan_redact import asking, feature_requests, plugin_files, plugins, run_dir, verbs
+from stylegan_redact.failures import Distrust, Failure, escaped, failure, printable, run
 from stylegan_redact.host import strtobool
 from stylegan_redact.types import ACCESSES, RedactError
 
@@ -58,7 +58,7 @@ def main() -> None:
     chosen, verb = choose(words)
     if _on_several() and not any(option.name == "gpus" for option in chosen.params):
         raise SystemExit(f"Error: redact.py {verb} was started on several ranks - one process does it - start it once, without torchrun")
-    chosen(args=words[1:] if verb else words, prog_name=f"redact.py {verb}".strip())
+    run(chosen, words[1:] if verb else words, f"redact.py {verb}".strip())
 
 
 def _on_several() -> bool:
@@ -130,7 +130,7 @@ def core_options() -> list[click.Option]:
         ),
         offline_option(),
         *running_options(),
-        click.Option(["--delta/--no-delta"], default=True, help="Write redaction.safetensors: the edit apart from the network, docs/delta.md"),
+        click.Option(["--delta/--no-delta"], default=True, help=f"Write {run_dir.DELTA}: the edit apart from the network, docs/delta.md"),
         click.Option(["-n", "--dry-run"], is_flag=True, help="Print the resolved options and a time estimate, then stop; write nothing"),
     ]
 

@@ -19,10 +19,9 @@ import safetensors.torch
 import torch
 
 from stylegan_redact.pickles import Snapshot
-from stylegan_redact.run_dir import strict, whole_file
+from stylegan_redact.run_dir import DELTA, strict, whole_file
 from stylegan_redact.types import Estimate, Network, RedactError
 
-NAME = "redaction.safetensors"
 FIGURES = ("residual_rate/rate_before", "residual_rate/rate_after", "residual_rate/removed")
 """Main ones, as far as they were measured."""
 GENERATORS = ("G", "G_ema")
@@ -96,7 +95,7 @@ def read(path: str | os.PathLike[str]) -> Delta:
     except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise RedactError(f"{asked} - it is missing or no whole safetensors file ({str(error)[:120]}) - check the name, or get it again") from None
     if not _is_description(told) or set(tensors) != set(GENERATORS) or not set(told["shared"]) <= set(tensors["G_ema"]):
-        raise RedactError(f"{asked} - it does not say which network it is of - give a {NAME} of a run")
+        raise RedactError(f"{asked} - it does not say which network it is of - give a {DELTA} of a run")
     tensors["G"] |= {name: tensors["G_ema"][name] for name in told["shared"]}
     return Delta(os.fspath(path), tensors, told)
 

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of a user as click tells them: a sentence, and exit code 2 or 3."""
+"""Ends of a command as click tells them: of a user's error a sentence, and exit code 2 or 3; of Ctrl-C a line, and 130."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
 import click
 
+from stylegan_redact.stopping import INTERRUPTED
 from stylegan_redact.types import RedactError, UntrustedFile
 
 _LONGEST_TEXT = 2000
@@ -20,6 +25,24 @@ class Distrust(Failure):
     """A file that is not to be trusted."""
 
     exit_code = 3
+
+
+def run(command: click.Command, words: Sequence[str], name: str) -> NoReturn:
+    """Runs the command and ends the process as click does, but for Ctrl-C: click's exit code is 1, that of any failure.
+
+    Args:
+        command: Of click.
+        words:   Its options and arguments.
+        name:    What its help calls it.
+    """
+    try:
+        sys.exit(command.main(list(words), name, standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort as aborted:
+        click.echo("Aborted!", err=True)
+        sys.exit(1 if isinstance(aborted.__context__, EOFError) else INTERRUPTED)  # EOFError: a question that nobody answers.
 
 
 def failure(error: RedactError) -> Failure:

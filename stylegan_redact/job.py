@@ -194,7 +194,7 @@ def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:
         estimates, pairs = _measure(plan, feature, after, run, progress)
     if plan.request.delta and isinstance(plan.file.snapshot, Snapshot):
         with run.profile.part(profiling.IO):
-            delta.write(after, plan.file.snapshot, run.folder / delta.NAME, made, estimates)
+            delta.write(after, plan.file.snapshot, run.folder / run_dir.DELTA, made, estimates)
     with run.profile.part(profiling.REPORT):
         seen = {"provenance": made, "before_training": before, "pictures": shown, "dropped": dropped}
         _conclude(plan, run.folder, estimates, pairs, seen, progress)

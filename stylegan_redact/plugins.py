@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import importlib.util
 import math
 import pkgutil
 import typing
@@ -62,8 +63,10 @@ def record(plugin: Any) -> dict[str, Any]:
 
 def names(package: ModuleType | str) -> tuple[str, ...]:
     """The plug-ins of a package folder, sorted: its modules without a leading underscore."""
-    module = importlib.import_module(package) if isinstance(package, str) else package
-    return tuple(sorted(found.name for found in pkgutil.iter_modules(module.__path__) if not found.name.startswith("_")))
+    spec = importlib.util.find_spec(package) if isinstance(package, str) else package.__spec__  # Not imported: its __init__.py may need torch.
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"{package} is no package")
+    return tuple(sorted(found.name for found in pkgutil.iter_modules(spec.submodule_search_locations) if not found.name.startswith("_")))
 
 
 def name_of(plugin: Any) -> str:

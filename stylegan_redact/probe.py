@@ -23,10 +23,8 @@ FEWEST = 2
 """Of either label; with fewer there is nothing to learn."""
 FEWEST_TO_STOP = 10
 """Of either label before clicking on can be called useless."""
-ROUND = 24
-"""Clicks between two looks at what they changed."""
 AGREEMENT = 0.95
-"""Cohen's kappa between the guesses now and a round earlier past which more clicks change little."""
+"""Cohen's kappa between the guesses now and a page of clicks earlier past which more clicks change little."""
 _FOLDS = 5
 _NEWTON_STEPS = 25
 _SHARES = {"uncertain": 0.75, "likely": 0.125}
@@ -143,15 +141,16 @@ def balanced_accuracy(guess: torch.Tensor, shows: torch.Tensor) -> Estimate:
     return Estimate(value, max(low, 0.0), min(high, 1.0), len(shows))
 
 
-def settled(white: torch.Tensor, rows: torch.Tensor, shows: torch.Tensor) -> bool:
-    """Whether the last round of clicks hardly changed any guess, which is to say that more of them will hardly.
+def settled(white: torch.Tensor, rows: torch.Tensor, shows: torch.Tensor, *, last: int) -> bool:
+    """Whether the last clicks hardly changed any guess, which is to say that more of them will hardly.
 
     Args:
         white, rows, shows: As for `fit`, labels in the order of the clicks.
+        last:               How many were clicked since the guesses that are compared.
 
     Source: Bloodgood and Vijay-Shanker 2009, "A Method for Stopping Active Learning Based on Stabilizing Predictions"; the threshold is ours.
     """
-    earlier = slice(0, max(len(rows) - ROUND, 0))
+    earlier = slice(0, max(len(rows) - last, 0))
     if min(int(shows[earlier].sum()), int((~shows[earlier]).sum())) < FEWEST_TO_STOP:
         return False
     return kappa(fit(white, rows, shows) > 0, fit(white, rows[earlier], shows[earlier]) > 0) >= AGREEMENT

@@ -18,6 +18,8 @@ from stylegan_redact.types import RedactError
 
 LOGS = ("log.txt", "stats.jsonl")
 """Of a run directory: what was told, and every event."""
+DELTA = "redaction.safetensors"
+"""Of a run directory: the edit apart from the network."""
 _ATTEMPTS = 100
 """Other processes may take a number between our look and our mkdir."""
 

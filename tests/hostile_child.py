@@ -12,6 +12,7 @@ import importlib
 import io
 import json
 import os
+import pkgutil
 import resource
 import sys
 import time
@@ -77,8 +78,8 @@ def forked(commands: list[list[str]]) -> dict[str, Any]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    for name in verbs.names():
-        importlib.import_module(f"stylegan_redact.verbs.{name}")
+    for found in pkgutil.iter_modules(verbs.__path__):
+        importlib.import_module(f"stylegan_redact.verbs.{found.name}")
     build.architectures()
     fit.without_memory(lambda: stylegan2.FullyConnectedLayer(1, 1))  # torch imports much at the first tensor without memory.
     groups = json.loads(Path(sys.argv[1]).read_text())

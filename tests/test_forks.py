@@ -27,7 +27,7 @@ from stylegan_redact.network import load_network, read_snapshot, sample_w, save_
 from stylegan_redact.pickle_stream import Global
 from stylegan_redact.pickles import write_snapshot
 from stylegan_redact.types import Feature, RedactError
-from stylegan_redact.verbs import fold
+from stylegan_redact.verbs import _fold
 from stylegan_redact.wspace.affine import AffineEdit
 
 DOC = Path(__file__).parents[1] / "docs" / "forks.md"
@@ -148,7 +148,7 @@ class TestFoldWithoutDrawing:
     def test_it_is_the_fold_of_what_is_drawn(self, tmp_path: Path, direction: Path) -> None:
         """On a network that can be drawn: the folded one draws for w what the other draws for the moved w; nothing but its style layers changed."""
         path = forks.write(tmp_path / "x.pkl", "Projected GAN, stylegan2")
-        told = fold.fold(str(path), tmp_path / "y.pkl", direction, 0.5)
+        told = _fold.fold(str(path), tmp_path / "y.pkl", direction, 0.5)
         assert told[0] == "Folded into 8 style layers of G, to 0.5 along the direction" and "Nothing was drawn, so nothing was measured" in told[-2]
         unit = torch.arange(1.0, 9.0).double() / torch.arange(1.0, 9.0).norm()
         edit = AffineEdit(torch.eye(8).double() - torch.outer(unit, unit), unit * 0.5)
@@ -169,7 +169,7 @@ class TestFoldWithoutDrawing:
         path = forks.write(tmp_path / "x.pkl", "StyleGAN-XL")
         snapshot = read_snapshot(path)
         snapshot.modules["G"].tensors["mapping.w_avg"].fill_(2.0)
-        told = fold.fold(str(path), tmp_path / "y.pkl", direction)
+        told = _fold.fold(str(path), tmp_path / "y.pkl", direction)
         assert told[0].endswith("to 0 along the direction")
         written = read_snapshot(tmp_path / "y.pkl").modules["G"].tensors
         before = snapshot.modules["G"].tensors
@@ -177,7 +177,7 @@ class TestFoldWithoutDrawing:
         first = next(name for name in before if re.fullmatch(r"synthesis\.L0_.*\.affine\.weight", name))
         assert not torch.equal(written[first], before[first])
         unit = torch.arange(1.0, 9.0).double() / torch.arange(1.0, 9.0).norm()
-        assert fold._place(snapshot, "G", unit) == pytest.approx(2 * float(unit.sum()))
+        assert _fold._place(snapshot, "G", unit) == pytest.approx(2 * float(unit.sum()))
 
     @pytest.mark.parametrize(
         ("fork", "values", "says"),

@@ -26,7 +26,7 @@ from stylegan_redact.latents import LabelFile, load_labels, save_labels
 from stylegan_redact.methods.fold import Fold
 from stylegan_redact.network import load_network, sample_w, synthesize
 from stylegan_redact.types import LabelledLatents, RedactError
-from stylegan_redact.verbs import label
+from stylegan_redact.verbs import _label
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 POOL = 120
@@ -49,12 +49,12 @@ def bright(path: Path, seeds: range) -> list[bool]:
 
 @pytest.fixture
 def served(network: Path, tmp_path: Path) -> Iterator[PageServer]:
-    server = label.open_page(network=str(network), feature="glow", out=tmp_path / "labels.npz", pool=POOL)
+    server = _label.open_page(network=str(network), feature="glow", out=tmp_path / "labels.npz", pool=POOL)
     yield from running(server)
 
 
 def running(server: PageServer) -> Iterator[PageServer]:
-    thread = threading.Thread(target=label.serve, args=(server,), daemon=True)
+    thread = threading.Thread(target=_label.serve, args=(server,), daemon=True)
     thread.start()
     yield server
     server.over = True
@@ -129,9 +129,9 @@ def test_cross_validation_does_not_see_the_label_and_has_an_interval() -> None:
 
 def test_it_says_when_more_clicks_change_little() -> None:
     white, truth = planted()
-    assert not probe.settled(white, torch.arange(40), truth[:40])
-    assert probe.settled(white, torch.arange(500), truth[:500])
-    assert not probe.settled(white, torch.arange(100), torch.rand(100, generator=torch.Generator().manual_seed(2)) < 0.5)
+    assert not probe.settled(white, torch.arange(40), truth[:40], last=24)
+    assert probe.settled(white, torch.arange(500), truth[:500], last=24)
+    assert not probe.settled(white, torch.arange(100), torch.rand(100, generator=torch.Generator().manual_seed(2)) < 0.5, last=24)
     yes = torch.tensor([True, True, False, False])
     assert probe.kappa(yes, yes) == 1 and probe.kappa(yes, ~yes) == -1 and probe.kappa(yes, torch.tensor([True, False] * 2)) == 0
 
@@ -169,7 +169,7 @@ def test_a_click_that_finds_no_space_spoils_no_other(tmp_path: Path, monkeypatch
     assert Session(tmp_path / "clicks", {"labels of": "beard"}).labels == {4: True}
     for out in (tmp_path, Path(".")):
         with pytest.raises(RedactError, match="that is a folder"):
-            label.open_page(network="none", feature="beard", out=out)
+            _label.open_page(network="none", feature="beard", out=out)
 
 
 def test_labels_in_a_file_come_back_and_strange_files_are_refused(tmp_path: Path) -> None:
@@ -223,9 +223,9 @@ def test_too_little_is_not_saved_and_another_network_is_refused(served: PageServ
     status, text = request(served, "POST", f"/{served.token}/finish")
     assert status == 409 and b"0 yes among 0" in text and not served.over
     with pytest.raises(RedactError, match="these are about .*hat"):
-        label.open_page(network=str(network), feature="hat", out=tmp_path / "labels.npz", pool=POOL)
+        _label.open_page(network=str(network), feature="hat", out=tmp_path / "labels.npz", pool=POOL)
     with pytest.raises(RedactError, match="there is no such folder"):
-        label.open_page(network=str(network), feature="hat", out=tmp_path / "x" / "labels.npz", pool=POOL)
+        _label.open_page(network=str(network), feature="hat", out=tmp_path / "x" / "labels.npz", pool=POOL)
     G = load_network(network).G_ema
     latents = LabelledLatents(sample_w(G, range(40)), torch.linspace(-1, 1, 40), torch.arange(40))
     save_labels(tmp_path / "other.npz", LabelFile("glow", latents, ("person",) * 40, "0" * 64))
@@ -241,7 +241,7 @@ def test_the_whole_way_in_a_browser(network: Path, tmp_path: Path) -> None:
     seeds = "[...document.querySelectorAll('.cell img')].map(i => +i.getAttribute('src').split('/')[1])"
     page = browser.Browser(tmp_path / "profile")
     try:
-        first = running(label.open_page(network=str(network), feature="glow", out=out, pool=POOL))
+        first = running(_label.open_page(network=str(network), feature="glow", out=out, pool=POOL))
         server = next(first)
         page.open(server.url, 1200, 900)
         page.until(shown)
@@ -259,7 +259,7 @@ def test_the_whole_way_in_a_browser(network: Path, tmp_path: Path) -> None:
         assert page.value("document.querySelector('#no').textContent") == str(sum(not truth[s] for s in before))
         assert next(first, None) is None  # The command ends.
 
-        second = running(label.open_page(network=str(network), feature="glow", out=out, pool=POOL))
+        second = running(_label.open_page(network=str(network), feature="glow", out=out, pool=POOL))
         server = next(second)
         page.open(server.url, 1200, 900)
         page.until(f"{shown} && document.querySelector('#no').textContent == {sum(not truth[s] for s in before)}")

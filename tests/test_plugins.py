@@ -2,6 +2,7 @@
 """A folder is a registry: names, loading, options and what is refused."""
 
 import dataclasses
+import importlib
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -52,7 +53,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_names_are_the_files(package: str) -> None:
     assert plugins.names(package) == ("double", "empty", "fold", "redact_data")
-    assert plugins.names(sys.modules[package]) == plugins.names(package)
+    assert plugins.names(importlib.import_module(package)) == plugins.names(package)
+    with pytest.raises(ModuleNotFoundError):
+        plugins.names("no_such_package")
 
 
 def test_names_imports_no_plugin(package: str) -> None:

@@ -25,7 +25,7 @@ from stylegan_redact import cli, verbs
 from stylegan_redact.network import load_network, read_snapshot
 from stylegan_redact.networks.export import write_network_pickle
 from stylegan_redact.networks.stylegan2 import Discriminator, Generator
-from stylegan_redact.verbs import convert, doctor
+from stylegan_redact.verbs import _convert, _doctor, doctor
 
 
 def run(*args: str) -> Result:
@@ -142,7 +142,7 @@ def test_doctor_finds_and_clears_stale_locks(monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / "plugin" / "built_plugin.so").touch()
     for lock in (stale, fresh):
         lock.touch()
-    old = time.time() - doctor.STALE_SECONDS - 60
+    old = time.time() - _doctor.STALE_SECONDS - 60
     os.utime(stale, (old, old))
     told = run("doctor").output
     assert str(stale) in told and str(fresh) not in told and "--clear-locks" in told and "also built: built_plugin" in told and stale.exists()
@@ -203,6 +203,6 @@ def test_convert_refuses_in_a_sentence(tmp_path: Path) -> None:
 def test_convert_leaves_private_paths_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_run.write_network(tmp_path / "tiny.pkl")
     snapshot = dataclasses.replace(read_snapshot(tmp_path / "tiny.pkl"), training_set_kwargs={"path": "/home/someone/faces.zip", "max_size": 7})
-    monkeypatch.setattr(convert, "read_snapshot", lambda path: snapshot)
+    monkeypatch.setattr(_convert, "read_snapshot", lambda path: snapshot)
     result = run("convert", str(tmp_path / "tiny.pkl"), str(tmp_path / "new.safetensors"))
     assert "Left out, a private path: training_set_kwargs.path" in result.output and b"faces.zip" not in (tmp_path / "new.safetensors").read_bytes()

@@ -18,7 +18,7 @@ from PIL import Image
 from stylegan_redact import cli
 from stylegan_redact.network import sample_w, synthesize
 from stylegan_redact.types import RedactError
-from stylegan_redact.verbs import _film, video
+from stylegan_redact.verbs import _film, _video
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_each_half_is_what_its_network_draws_of_the_seed(pair: tuple[list[str], 
 
 def test_the_walk_is_a_smooth_closed_curve_through_the_places() -> None:
     places = torch.randn([5, 3, 2], generator=torch.Generator().manual_seed(0))
-    walk = video.steps(places, 40)
+    walk = _video.steps(places, 40)
     assert walk.shape == (200, 3, 2)
     torch.testing.assert_close(walk[::40], places)
     around = torch.cat([walk, walk[:2]])
@@ -100,7 +100,7 @@ def test_mp4_without_an_encoder_is_a_webp_and_says_so_before_it_draws(
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(video, "frames_of", interrupted)
+    monkeypatch.setattr(_video, "frames_of", interrupted)
     result = run(*pair[0], f"--out={tmp_path / 'walk.mp4'}")
     assert "imageio" in result.output and "an animated WebP instead, walk.webp" in result.output and result.exit_code == 1
     monkeypatch.undo()

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from stylegan_redact import probe
+from stylegan_redact.label_page import PER_PAGE
 from stylegan_redact.label_page.gallery import Gallery
 from stylegan_redact.label_page.session import Session
 from stylegan_redact.latents import LabelFile, save_labels
 from stylegan_redact.types import LabelledLatents, RedactError
 
-PER_PAGE = probe.ROUND
 FEWEST_TO_SAVE = 10
 """Of either label, said or guessed: what a direction is fitted to needs as many."""
 _DOUBTED = 4
@@ -140,7 +140,7 @@ class Desk:
         self._held_out = probe.cross_validated(white, rows, shows)
         if self._held_out is not None:
             self._accuracy = probe.balanced_accuracy(self._held_out > 0, shows)
-        self._settled = probe.settled(white, rows, shows)
+        self._settled = probe.settled(white, rows, shows, last=PER_PAGE)
 
     def _doubted(self) -> list[int]:
         """Rows of clicks that the probe, not knowing them, was surest to be otherwise."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stylegan_redact import attacks, plugins, run_dir
+from stylegan_redact import asking, attacks, plugins, run_dir
 from stylegan_redact.attacks import Curve, Scene, Victim
 from stylegan_redact.attacks.resurface import Resurface
 from stylegan_redact.labels import Labels
@@ -18,7 +18,6 @@ from stylegan_redact.progress import Progress
 from stylegan_redact.proof.judges import Panel
 from stylegan_redact.types import Estimate, Network
 
-FOLDER = "stylegan_redact.attacks"
 PRESETS: Mapping[str, tuple[str, ...]] = {
     "all": (
         "random_search", "cem", "gradient:space=z", "gradient:space=w", "gradient:space=w_plus", "gradient:space=s", "moon", "inversion",
@@ -45,7 +44,7 @@ def parse(names: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in [each for asked in names for each in PRESETS.get(asked, (asked,))]:
         kind, values = plugins.with_options(name)
-        found[name] = plugins.build(plugins.load(FOLDER, kind), values)
+        found[name] = plugins.build(plugins.load(asking.ATTACKS, kind), values)
     return found
 
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the command does besides redacting: a file is a verb, `redact.py NAME ...`; its `command()` is what click runs."""
+"""What the command does besides redacting: a file is a verb, `redact.py NAME ...`; its `command()` is what click runs.
+
+NAME.py has the options and a short callback; the work is in _NAME.py, which the callback imports: `--help` answers without torch.
+Other files that begin with _ are parts of such work.
+"""
 
 from __future__ import annotations
 

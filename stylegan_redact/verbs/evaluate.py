@@ -3,17 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from stylegan_redact import asking, evaluation, plugins
+from stylegan_redact import asking, plugins
 from stylegan_redact.cli import CommaList, context, gpus_option, offline_option
-from stylegan_redact.launching import on_ranks
-from stylegan_redact.proof import attacking, plan, run
-from stylegan_redact.run_dir import strict
-from stylegan_redact.types import RedactError
+from stylegan_redact.types import ACCESSES
 
 
 def command() -> click.Command:
@@ -36,14 +32,14 @@ def command() -> click.Command:
         click.Option(["--keep"], type=CommaList(), default=(), show_default=False, help="Attributes that must not change: pass or fail for each"),
         click.Option(["--psi"], type=CommaList(), default="1,0.7", help="Truncation psi to measure at"),
         click.Option(["--noise"], type=CommaList(), default="const,random", help="Noise modes to measure with"),
-        click.Option(["--access"], type=CommaList(), default="z", help=f"Ways in to measure, of {', '.join(evaluation.ACCESSES)}"),
+        click.Option(["--access"], type=CommaList(), default="z", help=f"Ways in to measure, of {', '.join(ACCESSES)}"),
         click.Option(
             ["--attacks"],
             type=CommaList(),
             default=(),
             show_default=False,
             metavar="all|latent|NAME[:OPTION=VALUE...],...",
-            help=f"Attacks to make on both networks and a control, of {', '.join(plugins.names(attacking.FOLDER))}; they take long",
+            help=f"Attacks to make on both networks and a control, of {', '.join(plugins.names(asking.ATTACKS))}; they take long",
         ),
         click.Option(["--attacker"], type=file, metavar="FILE", help="TorchScript classifier that leads the attacks; the judges say what succeeded"),
         click.Option(["--attacked"], type=click.IntRange(1, 10_000), default=64, help="Starting points of each attack"),
@@ -68,31 +64,7 @@ def command() -> click.Command:
     return click.Command("evaluate", callback=_evaluate, params=params, help=doc, context_settings=context())
 
 
-def _evaluate(dry_run: bool, gpus: int | None, **values: Any) -> None:
-    with on_ranks(gpus, values["device"]) as progress:
-        values["psi"] = tuple(_psi(text) for text in dict.fromkeys(values["psi"]))
-        for name, known in (("noise", plan.NOISE_MODES), ("access", evaluation.ACCESSES)):
-            values[name] = _chosen(name, values[name], known)
-        found = plan.prepare(plan.Request(**values))
-        progress.tell("Evaluation options:\n" + json.dumps(strict(plan.resolved(found)), indent=2))
-        if dry_run:
-            progress.tell("Dry run; exiting.")
-            return
-        run.carry_out(found, progress)
+def _evaluate(**values: Any) -> None:
+    from stylegan_redact.verbs._evaluate import evaluate
 
-
-def _psi(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value <= 2:
-        raise RedactError(f"--psi={text} was asked - psi is a number from 0 to 2 - give for example --psi=1,0.7")
-    return value
-
-
-def _chosen(name: str, asked: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
-    unknown = [each for each in asked if each not in known]
-    if unknown or not asked:
-        raise RedactError(f"--{name}={','.join(asked)} was asked - there is: {', '.join(known)} - take of these")
-    return tuple(dict.fromkeys(asked))
+    evaluate(**values)

@@ -14,7 +14,7 @@ import tiny_run
 import torch
 from click.testing import CliRunner
 
-from stylegan_redact import attacks, cli, plugins
+from stylegan_redact import asking, attacks, cli, plugins
 from stylegan_redact.attacks import Scene, Victim, resurface
 from stylegan_redact.attacks._space import SPACES, Space
 from stylegan_redact.labels import Labels, all_of
@@ -189,7 +189,7 @@ def test_a_pair_is_evaluated_and_attacked(name: str, tmp_path: Path, monkeypatch
         tiny_run.save_torchscript(tiny_run.BrightRegion(size, region.threshold), tmp_path / f"{role}.pt")
     asked = [*(f"gradient:space={space}:steps=1" for space in SPACES), "cem:population=8:elite=2:generations=1:searches=2", "moon:steps=1"]
     asked += ["random_search:draws=5:searches=2", *TRAININGS]
-    assert {text.partition(":")[0] for text in asked} | {"inversion"} == set(plugins.names(attacking.FOLDER))
+    assert {text.partition(":")[0] for text in asked} | {"inversion"} == set(plugins.names(asking.ATTACKS))
     named = {each: str(tmp_path / f"{each}.{'pkl' if each in ('before', 'after') else 'pt'}") for each in ("before", "after", "judge", "attacker")}
     named |= EVALUATED | {"feature": FEATURE, "outdir": str(tmp_path / "runs"), "attacks": ",".join(asked), "device": "cpu"}
     named |= {"class": "all"} if labels_of(name) is not None else {}

@@ -11,7 +11,7 @@ import pytest
 import tiny_run
 import torch
 
-from stylegan_redact import attacks, plugins
+from stylegan_redact import asking, attacks, plugins
 from stylegan_redact.attacks import Curve, Scene, Victim, _finetune
 from stylegan_redact.attacks._curve import budgets_up_to
 from stylegan_redact.attacks._space import SPACES, Space
@@ -207,7 +207,7 @@ def test_a_curve_counts_first_hits() -> None:
 
 def test_presets_name_attacks_that_there_are() -> None:
     assert {type(each) for each in attacking.parse(["all"]).values()} == {
-        plugins.load(attacking.FOLDER, name) for name in plugins.names(attacking.FOLDER)
+        plugins.load(asking.ATTACKS, name) for name in plugins.names(asking.ATTACKS)
     }
     with pytest.raises(RedactError, match="'w_minus'"):
         attacking.parse(["gradient:space=w_minus"])
