@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much faster the compiled CPU kernels resample than torch's operations do: ratios, measured in turn in one process.
 
-python benchmarks/cpu_ops.py --network=stylegan3-t --threads=1
+python -m benchmarks.cpu_ops --network=stylegan3-t --threads=1
 
 Every layer of the network is run by one contender after the other, A B C A B C; a ratio is that of two sums over the layers. So what else a machine
 has to do meets all contenders alike, and ratios mean something where seconds do not. `--clock=cpu` also leaves out the time that the

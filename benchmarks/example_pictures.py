@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well pictures tell a feature: drawings with it and without it label the bundled network's pictures, and the bundled judge checks the labels.
 
-    python benchmarks/example_pictures.py --num=2000 --examples=64
+    python -m benchmarks.example_pictures --num=2000 --examples=64
 
 Prints a Markdown table: the probe's cross-validated AUC on the examples, the balanced accuracy of its labels and of the direction that they lead to,
 by the judge, each with a 95 % interval; or why there are no labels.

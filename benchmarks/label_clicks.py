@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What clicks on the label page are worth, as Markdown: clicks by the bundled network's judge, some of them wrong, and the direction they lead to.
 
-    python benchmarks/label_clicks.py --feature=beard --clicks=50,100,200 --wrong=0,5,10
+    python -m benchmarks.label_clicks --feature=beard --clicks=50,100,200 --wrong=0,5,10
 
 The pool is drawn once; then each run labels pages as a person would, and what it leads to is measured on fresh latents that no label was taken from.
 "guesses" is the probe on fresh pictures, "direction" the labels.npz of the run after `find_subspace`, past its threshold or not. Balanced accuracy.

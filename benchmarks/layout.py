@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much faster a CPU draws and trains with the channels of small images side by side in memory: ratios, measured in turn in one process.
 
-python benchmarks/layout.py --resolution=64 --channel-base=1024 --batch=32
+python -m benchmarks.layout --resolution=64 --channel-base=1024 --batch=32
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much faster whole networks draw and learn on a CPU than with torch's operations and than NVIDIA's code: measured in turn in one process.
 
-python benchmarks/whole_network.py --network=stylegan2 --resolution=256 --batch=1 --work=step --host=CHECKOUT
+python -m benchmarks.whole_network --network=stylegan2 --resolution=256 --batch=1 --work=step --host=CHECKOUT
 
 All contenders have the same weights and take turns, A B C A B C. A step is what a fine-tuning does for a batch: a frozen target, a trainable
 synthesis network, L1, backward, Adam (ours the fused one of torch, as its methods have it). The limit printed is the time that plain convolutions
