@@ -30,6 +30,8 @@ int64_t ceil_div(int64_t a, int64_t b) { return a >= 0 ? (a + b - 1) / b : -((-a
 int64_t floor_div(int64_t a, int64_t b) { return -ceil_div(-a, b); }
 int64_t modulo(int64_t a, int64_t b) { return a - floor_div(a, b) * b; }
 
+constexpr int64_t kBlock = 16;  // columns of the result that rows are added for at a time
+
 enum Map { kNone = 0, kWrite = 1, kRead = 2 };
 
 // One stage along both axes. Taps are those of a correlation. Sample t of an up-sampling reads the zero-inserted image at t - offset + tap,
@@ -266,7 +268,7 @@ class Strip {
   std::unique_ptr<T, decltype(&std::free)> memory{nullptr, &std::free};
   T *zeros, *fresh, *sample, *result, *rows_read, *rows_middle, *folded;
   int64_t next_read = 0, next_middle = 0;
-  std::vector<const T*> rows;
+  std::vector<const T*> rows, sums;
 
  public:
   Strip(const Job<T>& job, int64_t group, int64_t from, int64_t to)
@@ -282,8 +284,8 @@ class Strip {
     row_read = up.separable ? middle_n : read_n;
     row_middle = down.separable ? to - from : middle_n;
     const int64_t longest = std::max({middle_n, read_n, to - from});
-    const int64_t sums = down.mirrored ? down.size[1] / 2 * middle_n : 0;
-    const int64_t vectors = 4 * longest + ring_read * row_read + ring_middle * row_middle + sums;
+    const int64_t pairs = down.mirrored ? down.size[1] / 2 * ((kBlock - 1) * down.factor[0] + down.size[0]) : 0;
+    const int64_t vectors = 4 * longest + ring_read * row_read + ring_middle * row_middle + pairs;
     memory.reset(static_cast<T*>(std::aligned_alloc(64, (vectors * V * sizeof(T) + 63) / 64 * 64)));
     TORCH_CHECK(memory != nullptr, "no memory for a strip");
     zeros = memory.get(), fresh = zeros + longest * V, sample = fresh + longest * V, result = sample + longest * V;
@@ -291,6 +293,7 @@ class Strip {
     folded = rows_middle + ring_middle * row_middle * V;
     std::fill(zeros, zeros + longest * V, T(0));
     rows.resize(std::max(ring_read, ring_middle));
+    sums.resize(ring_middle);
   }
 
   void run(int64_t first, int64_t last) {
@@ -308,17 +311,9 @@ class Strip {
         out.write(rows[0], o, from, to);
         continue;
       }
-      if (down.mirrored) {
-        // Rows that meet the same taps are added first: half the multiplications, and two additions for each column of the result.
-        const int64_t pairs = down.size[1] / 2;
-        for (int64_t j = 0; j < pairs; ++j) {
-          T* sum = folded + j * middle_n * V;
-          const T *above = rows[j], *below = rows[down.size[1] - 1 - j];
-          for (int64_t i = 0; i < middle_n * V; i += V) (Vectorized<T>::loadu(above + i) + Vectorized<T>::loadu(below + i)).store(sum + i);
-          rows[j] = sum;
-        }
-        fir(result, 1, rows.data(), column, down.factor[0], down.taps[0].data(), down.size[1] - pairs, down.size[0], to - from);
-      } else if (down.separable)
+      if (down.mirrored)
+        add_and_filter(column);
+      else if (down.separable)
         fir(result, 1, rows.data(), 0, 1, down.taps[1].data(), down.size[1], 1, to - from);
       else
         fir(result, 1, rows.data(), column, down.factor[0], down.taps[0].data(), down.size[1], down.size[0], to - from);
@@ -327,6 +322,24 @@ class Strip {
   }
 
  private:
+  // Rows that meet the same taps are added first: half the multiplications. A block of columns at a time, so that sums stay in the first-level cache.
+  void add_and_filter(int64_t column) {
+    const auto& down = job.down;
+    const int64_t pairs = down.size[1] / 2;
+    for (int64_t i = 0; i < to - from; i += kBlock) {
+      const int64_t n = std::min(kBlock, to - from - i), first = (column + i * down.factor[0]) * V;
+      const int64_t length = ((n - 1) * down.factor[0] + down.size[0]) * V;
+      for (int64_t j = 0; j < pairs; ++j) {
+        T* sum = folded + j * length;
+        const T *above = rows[j] + first, *below = rows[down.size[1] - 1 - j] + first;
+        for (int64_t k = 0; k < length; k += V) (Vectorized<T>::loadu(above + k) + Vectorized<T>::loadu(below + k)).store(sum + k);
+        sums[j] = sum;
+      }
+      if (down.size[1] % 2) sums[pairs] = rows[pairs] + first;
+      fir(result + i * V, 1, sums.data(), 0, down.factor[0], down.taps[0].data(), down.size[1] - pairs, down.size[0], n);
+    }
+  }
+
   // Row i of the image into its ring, up-sampled along x if the filter is separable.
   void compute_read(int64_t i) {
     const auto& up = job.up;
@@ -386,7 +399,7 @@ class Strip {
   }
 };
 
-constexpr int64_t kColumns = 144;  // of the up-sampled image in a strip: a few of its rows fit the first-level cache
+constexpr int64_t kColumns = 320;  // of the up-sampled image in a strip, and up to twice as many: its rows fit the second-level cache
 
 template <typename T>
 void work(const Job<T>& job) {
