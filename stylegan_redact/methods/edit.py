@@ -94,6 +94,8 @@ class Edit:
         detector: Any = feature.detector
         columns = tuple(detector.attributes.index(part.name) for part in feature.each)
         classes = latents.logits is not None and classes_of_one(latents.logits, columns)
+        if self.become and len(columns) == len(detector.attributes):
+            raise RedactError("pictures of another class were asked - the detector knows none beside the feature - leave --become out")
         guide = Guide(detector, columns, self.margin, classes=classes)
         if self.barely is not None:
             guide = replace(guide, barely=self.barely)

@@ -29,7 +29,7 @@ from stylegan_redact.training.guide import (
     whole_groups,
 )
 from stylegan_redact.training.pool import FEWEST, Pool, rare_weights
-from stylegan_redact.types import LabelledLatents
+from stylegan_redact.types import LabelledLatents, RedactError
 
 
 def slope(now: float, then: float, limit: float = 5.0) -> float:
@@ -60,7 +60,7 @@ class Regions:
     """Two logits, "glow" and "hat": how bright the left half is, and the right one."""
 
     differentiable = True
-    attributes = ("glow", "hat")
+    attributes: tuple[str, ...] = ("glow", "hat")
 
     def logits(self, img: torch.Tensor) -> torch.Tensor:
         return torch.stack([img[..., :8].mean([1, 2, 3]), img[..., 8:].mean([1, 2, 3])], dim=1)
@@ -254,6 +254,25 @@ def test_of_classes_only_pictures_that_stay_hold_the_others() -> None:
 
     assert change(0, False) > 0.3 and change(0, True) == 0
     assert change(1, False) == pytest.approx(change(1, True)) and change(1, True) > 0.3
+
+
+class One(Regions):
+    """The first of them alone."""
+
+    attributes = ("glow",)
+
+    def logits(self, img: torch.Tensor) -> torch.Tensor:
+        return super().logits(img)[:, :1]
+
+
+def test_who_knows_one_class_alone_cannot_ask_for_another() -> None:
+    net = tiny.network()
+    feature = tiny.feature(net)
+    assert feature.latents is not None
+    alone = replace(feature, detector=One(), latents=replace(feature.latents, logits=None))
+    with pytest.raises(RedactError, match="leave --become out"):
+        Edit(become=0.5)._loss(net, alone, alone.latents)
+    assert Edit()._loss(net, alone, alone.latents).guide.become == 0
 
 
 class Three:
