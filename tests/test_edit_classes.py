@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the feature is a class: what is nearly of that class goes with it."""
+"""Where the feature is a class: what is nearly of that class goes with it, and what goes becomes of another."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +15,8 @@ import torch
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.methods import edit
 from stylegan_redact.methods.edit import Edit
-from stylegan_redact.types import Feature, Network
+from stylegan_redact.training.guide import SURELY, Guide
+from stylegan_redact.types import Feature, Network, RedactError
 
 LABELLED, SEEN = range(1500), range(1_000_000, 1_000_300)
 
@@ -74,3 +77,45 @@ def test_it_redacts_a_class() -> None:
     feature = Attribute("bright", bands).gather(net, LABELLED, batch=250)
     after = Edit(kimg=0.6, batch=16, lr=0.003, guidance=0.1, margin=4.0, attacked=0.0).redact(net, feature, (), 0)
     assert bands.judge(after.G_ema) < 0.5 * bands.judge(net.G_ema)
+
+
+class One:
+    """One logit: how bright a picture is."""
+
+    differentiable, attributes = True, ("glow",)
+
+    def logits(self, img: torch.Tensor) -> torch.Tensor:
+        return img.mean([1, 2, 3])[:, None]
+
+
+def test_who_knows_one_class_alone_cannot_ask_for_another() -> None:
+    net = tiny.network()
+    feature = tiny.feature(net)
+    assert feature.latents is not None
+    alone = replace(feature, detector=One(), latents=replace(feature.latents, logits=None))
+    with pytest.raises(RedactError, match="leave --become out"):
+        Edit(become=0.5)._loss(net, alone, alone.latents)
+    assert Edit()._loss(net, alone, alone.latents).guide.become == 0
+
+
+class Three:
+    """Logits of three classes: the first channels' means."""
+
+    differentiable, attributes = True, ("a", "b", "c")
+
+    def logits(self, img: torch.Tensor) -> torch.Tensor:
+        return img.mean([2, 3])
+
+
+def test_what_leaves_its_class_is_to_become_of_the_nearest_other() -> None:
+    """By hand: logits (2, 1, -3) of one that leaves a, as it is and through views that change no mean."""
+    before = torch.tensor([[2.0, 1.0, -3.0], [-2.0, 1.0, -3.0]])[:, :, None, None].expand(2, 3, 16, 16)
+    img = before.clone().requires_grad_(True)
+    left = [
+        Guide(Three(), (0,), 0.0, classes=True, become=weight).compare(img, before, torch.zeros(2, dtype=torch.bool), lambda x: x).left  # type: ignore[arg-type]
+        for weight in (0.0, 0.5)
+    ]
+    assert (left[1][0] - left[0][0]).item() == pytest.approx(0.5 * 2 * math.log(1 + math.exp(SURELY - 1)), rel=1e-6)
+    assert left[1][1].item() == left[0][1].item() == 0, "what never was of it may be what it is"
+    (slope,) = torch.autograd.grad((left[1] - left[0]).sum(), img)
+    assert bool((slope[0, 1] < 0).all()) and not slope[0, 0].any() and not slope[0, 2].any() and not slope[1].any()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +18,6 @@ from stylegan_redact.training.guide import (
     BARELY,
     LEAST_BARELY,
     MARKED_RANGE,
-    SURELY,
     UNMARKED_RANGE,
     Guide,
     apart,
@@ -29,7 +27,7 @@ from stylegan_redact.training.guide import (
     whole_groups,
 )
 from stylegan_redact.training.pool import FEWEST, Pool, rare_weights
-from stylegan_redact.types import LabelledLatents, RedactError
+from stylegan_redact.types import LabelledLatents
 
 
 def slope(now: float, then: float, limit: float = 5.0) -> float:
@@ -60,7 +58,7 @@ class Regions:
     """Two logits, "glow" and "hat": how bright the left half is, and the right one."""
 
     differentiable = True
-    attributes: tuple[str, ...] = ("glow", "hat")
+    attributes = ("glow", "hat")
 
     def logits(self, img: torch.Tensor) -> torch.Tensor:
         return torch.stack([img[..., :8].mean([1, 2, 3]), img[..., 8:].mean([1, 2, 3])], dim=1)
@@ -254,48 +252,6 @@ def test_of_classes_only_pictures_that_stay_hold_the_others() -> None:
 
     assert change(0, False) > 0.3 and change(0, True) == 0
     assert change(1, False) == pytest.approx(change(1, True)) and change(1, True) > 0.3
-
-
-class One(Regions):
-    """The first of them alone."""
-
-    attributes = ("glow",)
-
-    def logits(self, img: torch.Tensor) -> torch.Tensor:
-        return super().logits(img)[:, :1]
-
-
-def test_who_knows_one_class_alone_cannot_ask_for_another() -> None:
-    net = tiny.network()
-    feature = tiny.feature(net)
-    assert feature.latents is not None
-    alone = replace(feature, detector=One(), latents=replace(feature.latents, logits=None))
-    with pytest.raises(RedactError, match="leave --become out"):
-        Edit(become=0.5)._loss(net, alone, alone.latents)
-    assert Edit()._loss(net, alone, alone.latents).guide.become == 0
-
-
-class Three:
-    """Logits of three classes: the first channels' means."""
-
-    differentiable, attributes = True, ("a", "b", "c")
-
-    def logits(self, img: torch.Tensor) -> torch.Tensor:
-        return img.mean([2, 3])
-
-
-def test_what_leaves_its_class_is_to_become_of_the_nearest_other() -> None:
-    """By hand: logits (2, 1, -3) of one that leaves a, as it is and through views that change no mean."""
-    before = torch.tensor([[2.0, 1.0, -3.0], [-2.0, 1.0, -3.0]])[:, :, None, None].expand(2, 3, 16, 16)
-    img = before.clone().requires_grad_(True)
-    left = [
-        Guide(Three(), (0,), 0.0, classes=True, become=weight).compare(img, before, torch.zeros(2, dtype=torch.bool), lambda x: x).left  # type: ignore[arg-type]
-        for weight in (0.0, 0.5)
-    ]
-    assert (left[1][0] - left[0][0]).item() == pytest.approx(0.5 * 2 * math.log(1 + math.exp(SURELY - 1)), rel=1e-6)
-    assert left[1][1].item() == left[0][1].item() == 0, "what never was of it may be what it is"
-    (slope,) = torch.autograd.grad((left[1] - left[0]).sum(), img)
-    assert bool((slope[0, 1] < 0).all()) and not slope[0, 0].any() and not slope[0, 2].any() and not slope[1].any()
 
 
 def test_where_all_pictures_are_to_leave_their_class_nothing_is_held() -> None:
