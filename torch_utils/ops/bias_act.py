@@ -102,11 +102,12 @@ def _definition(x: torch.Tensor, b: torch.Tensor | None, func: Callable, gain: f
 
 
 def _side_by_side(x: torch.Tensor, b: torch.Tensor) -> int:
-    """How many values of a channel lie side by side in a dense tensor: the axis of the bias is the one along which b is longer than 1."""
+    """How many values that share a value of the bias lie side by side in a dense tensor: the bias's axis is the one along which b is longer than 1."""
     axis = next((axis for axis in range(x.ndim) if b.shape[axis] != 1), None)
     if axis is None:  # of one channel
         return x.numel()
-    return math.prod(x.shape[axis + 1 :]) if x.is_contiguous() else 1
+    inside = range(axis + 1, x.ndim) if x.is_contiguous() else {0: (1, 2, 3), 1: (), 2: (1, 3), 3: (1,)}[axis]
+    return math.prod(x.shape[other] for other in inside)
 
 
 class _LeakyRelu(torch.autograd.Function):

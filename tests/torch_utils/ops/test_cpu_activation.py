@@ -25,6 +25,9 @@ def kernels(monkeypatch):
 CASES = {
     "planes": ((2, 5, 7, 9), 1, torch.contiguous_format),
     "pixels": ((2, 21, 4, 3), 1, torch.channels_last),
+    "pixels, first axis": ((2, 5, 3, 4), 0, torch.channels_last),
+    "pixels, rows of images": ((2, 5, 3, 4), 2, torch.channels_last),
+    "pixels, columns of images": ((2, 5, 3, 4), 3, torch.channels_last),
     "rows": ((6, 37), 1, torch.contiguous_format),
     "first axis": ((5, 4, 3), 0, torch.contiguous_format),
     "last axis of images": ((2, 3, 4, 5), 3, torch.contiguous_format),
