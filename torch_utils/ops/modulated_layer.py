@@ -133,6 +133,8 @@ class _Layer(torch.autograd.Function):
         *inputs, _, _, _ = ctx.saved_tensors
         wanted = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
+            # By other names: who hooks an input, or makes one of another, does so once, outside of here.
+            inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
             chosen = [tensor for tensor, asked in zip(inputs, wanted, strict=True) if asked]
             found = iter(torch.autograd.grad(ctx.steps(*inputs), chosen, dy, create_graph=True))
             return None, None, *(next(found) if asked else None for asked in wanted)
