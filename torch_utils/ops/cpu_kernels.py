@@ -145,7 +145,7 @@ class FilteredLrelu(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, b: torch.Tensor | None, fu: torch.Tensor, fd: torch.Tensor, plan: Plan) -> torch.Tensor:
         ctx.plan = plan
         bends = (plan.slope != 1 or plan.clamp != math.inf) and any(ctx.needs_input_grad)
-        signs = torch.empty(_signs_shape(x, plan), dtype=torch.uint8) if bends else None
+        signs = torch.empty(_signs_shape(x, plan), dtype=torch.uint8, device=x.device) if bends else None
         ctx.save_for_backward(fu, fd, signs)
         return _run(x, b, fu, fd, plan, _WRITE if bends else _NONE, signs)
 
