@@ -102,7 +102,7 @@ def _definition(x: torch.Tensor, b: torch.Tensor | None, func: Callable, gain: f
 
 
 def _side_by_side(x: torch.Tensor, b: torch.Tensor) -> int:
-    """How many values that share a value of the bias lie side by side in a dense tensor: the bias's axis is the one along which b is longer than 1."""
+    """How many values with one bias lie side by side in a dense tensor: the axis of the bias is the one along which b is longer than 1."""
     axis = next((axis for axis in range(x.ndim) if b.shape[axis] != 1), None)
     if axis is None:  # of one channel
         return x.numel()
@@ -120,7 +120,7 @@ class _LeakyRelu(torch.autograd.Function):
 
     @staticmethod
     def forward(x: torch.Tensor, b: torch.Tensor | None, alpha: float, gain: float, clamp: float | None) -> torch.Tensor:
-        kernels = cpu_kernels.activation(x)
+        kernels = cpu_kernels.activation(x, b)
         if kernels is not None and (b is None or b.dtype == x.dtype):
             inner = x.numel() if b is None else _side_by_side(x, b)
             return kernels.bias_act(x, None if b is None else b.reshape(-1).contiguous(), inner, gain, alpha, math.inf if clamp is None else clamp)
@@ -156,7 +156,7 @@ class _LeakyReluGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(dy: torch.Tensor, y: torch.Tensor, alpha: float, gain: float, clamp: float | None) -> torch.Tensor:
-        kernels = cpu_kernels.activation(y)
+        kernels = cpu_kernels.activation(y, dy)
         if kernels is not None and dy.dtype == y.dtype and dy.stride() == y.stride():
             return kernels.gradient(dy, y, gain, alpha, math.inf if clamp is None else clamp)
         dx = dy if clamp is None else torch.ops.aten.hardtanh_backward(dy, y, -clamp, clamp)  # 0 where |y| >= clamp

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from torch_utils.ops import definitions, gpu_kernels
-from torch_utils.ops.cpu_kernels import SWITCH, Plan
-from torch_utils.ops.definitions import GRADIENT, NO_SIGNS, READ_SIGNS, SECOND, STRAIGHT, VALUE, WRITE_SIGNS
+from torch_utils.ops.cpu_kernels import SWITCH
+from torch_utils.ops.definitions import GRADIENT, NO_SIGNS, READ_SIGNS, SECOND, STRAIGHT, VALUE, WRITE_SIGNS, Plan
 from torch_utils.ops.gpu_launch import TYPES, layout_of
 
 _NAME = "stylegan_redact"

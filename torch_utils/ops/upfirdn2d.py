@@ -229,14 +229,14 @@ def _down_filter(x: torch.Tensor, kernel: torch.Tensor, plan: _Plan) -> torch.Te
 
 def _up_filter(x: torch.Tensor, kernel: torch.Tensor, plan: _Plan) -> torch.Tensor:
     """Zero insertion and filtering in one transposed convolution, then the rest of the padding, then skipping."""
-    (upx, upy), (downx, downy), (x0, x1, y0, y1) = plan.up, plan.down, plan.pads
+    (upx, upy), (x0, x1, y0, y1) = plan.up, plan.pads
     kh, kw = kernel.shape[2:]
     cut = [kw - 1 - x0, kw - upx - x1, kh - 1 - y0, kh - upy - y1]  # the transposed convolution pads by kw - 1 and kw - up
     px, py = max(min(cut[:2]), 0), max(min(cut[2:]), 0)  # what it can cut by itself
     x = F.conv_transpose2d(x, kernel, stride=(upy, upx), padding=(py, px), groups=x.shape[1])
     rest = [px - cut[0], px - cut[1], py - cut[2], py - cut[3]]
     x = definitions.pad_or_crop(x, rest)
-    return x[:, :, ::downy, ::downx]
+    return definitions.every(x, plan.down)
 
 
 def filter2d(x: torch.Tensor, f: Taps, padding: Pair = 0, flip_filter: bool = False, gain: float = 1, impl: str = "cuda") -> torch.Tensor:
