@@ -132,7 +132,8 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
-        *inputs, _, _, _ = ctx.saved_tensors
+        saved = ctx.saved_tensors  # Once: what a checkpoint computes again may be asked for once.
+        inputs = list(saved[:5])
         wanted = ctx.needs_input_grad[2:]
         again = torch.is_grad_enabled()
         if again or not cpu_kernels.plain(dy):
@@ -142,7 +143,7 @@ class _Layer(torch.autograd.Function):
                 chosen = [tensor for tensor, asked in zip(inputs, wanted, strict=True) if asked]
                 found = iter(torch.autograd.grad(ctx.steps(*inputs), chosen, dy, create_graph=again))
             return None, None, *(next(found) if asked else None for asked in wanted)
-        return None, None, *_gradients(ctx.options, dy.contiguous(), *ctx.saved_tensors, wanted=wanted)
+        return None, None, *_gradients(ctx.options, dy.contiguous(), *saved, wanted=wanted)
 
 
 def _gradients(  # noqa: PLR0913 - the tensors

@@ -7,6 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from stylegan_redact.networks.stylegan2 import modulated_conv2d
@@ -87,6 +88,15 @@ def test_batches_of_gradients_are_the_gradients(kernels, name, order):
     with forward_ad.dual_level():
         found = [forward_ad.unpack_dual(each).tangent for each in gradients(forward_ad.make_dual(several[0], several[1]))]
     close(found, [each[1] for each in expected])
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_a_checkpoint_computes_again(kernels, name, create_graph):
+    tensors, function = inputs(name)
+    expected = torch.autograd.grad(function(*tensors).square().sum(), tensors)
+    y = checkpoint(function, *tensors, use_reentrant=False)
+    close(torch.autograd.grad(y.square().sum(), tensors, create_graph=create_graph), expected)
 
 
 @pytest.mark.parametrize("name", CASES)
