@@ -193,7 +193,8 @@ class _Depthwise(torch.autograd.Function):
     def forward(x: torch.Tensor, f: torch.Tensor, plan: _Plan) -> torch.Tensor:
         n, c = x.shape[:2]
         # torch correlates, and when it transposes (up-sampling) it convolves
-        kernel = (f if plan.flip_filter == (plan.up == (1, 1)) else f.flip([0, 1])).to(x.dtype)
+        as_it_is = plan.flip_filter if plan.up == (1, 1) else not plan.flip_filter  # torch.compile cannot compare comparisons
+        kernel = (f if as_it_is else f.flip([0, 1])).to(x.dtype)
         if x.is_contiguous() and n > 0:  # all planes side by side in one image: far faster than n images of c planes
             x = x.reshape(1, n * c, *x.shape[2:])
         kernel = kernel.expand(x.shape[1], 1, *kernel.shape)

@@ -107,6 +107,17 @@ def test_a_trace_computes_anew(kernels, name):
     close([traced(tensors[0] + 1)], [function(tensors[0] + 1, *tensors[1:])])
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's own, while it compiles
+def test_torchs_compiler_takes_a_layer(kernels):
+    tensors, function = inputs("layer, enlarging")
+    expected = function(*tensors)
+    kernels.calls.clear()
+    torch.compiler.reset()
+    found = torch.compile(function, backend="aot_eager")(*tensors)
+    assert not kernels.calls
+    close([found, *torch.autograd.grad(found.sum(), tensors)], [expected, *torch.autograd.grad(expected.sum(), tensors)])
+
+
 def test_tensors_without_memory_and_counters(kernels):
     with FakeTensorMode():
         y = conv2d_gradfix.conv2d(torch.randn(X), torch.randn(W), padding=1)
