@@ -5,6 +5,7 @@ import importlib
 import os
 import shutil
 import subprocess
+import subprocess
 import sys
 import time
 import types
@@ -158,6 +159,15 @@ def test_compiler_errors_become_one_sentence(loads, source_dir, monkeypatch):
     assert "error: 'foo' was not declared" in str(caught.value) and "\n" not in str(caught.value) and '"full"' in str(caught.value)
     monkeypatch.setattr(custom_ops, "verbosity", "full")
     with pytest.raises(RuntimeError, match="trace\ntrace"):
+        custom_ops.get_plugin("test_plugin", sources=["addition.cpp"], source_dir=source_dir)
+
+
+def test_a_compiler_that_does_not_run_is_one_sentence_too(loads, source_dir, monkeypatch):
+    def load(**kwargs):
+        raise subprocess.CalledProcessError(1, ["c++", "--version"])
+
+    monkeypatch.setattr(cpp_extension, "load", load)
+    with pytest.raises(RuntimeError, match=r"does not compile - .*c\+\+.*--version.*exit status 1"):
         custom_ops.get_plugin("test_plugin", sources=["addition.cpp"], source_dir=source_dir)
 
 
