@@ -5,7 +5,6 @@ import importlib
 import os
 import shutil
 import subprocess
-import subprocess
 import sys
 import time
 import types

@@ -32,6 +32,11 @@ _FLAGS = {
 """What torch's vector classes want to be told; else they are written out in plain C++."""
 
 
+def switched_off() -> bool:
+    """Whether the environment forbids compiled code, however "off" is spelt."""
+    return os.environ.get(SWITCH, "").strip().lower() == "off"
+
+
 def usable(x: torch.Tensor, samples: int) -> bool:
     """Whether the compiled code can resample x, of which `samples` samples are made in between, and is there; compiles it if need be."""
     return takes(x, samples) and _plugin() is not None
@@ -70,7 +75,7 @@ def activation(x: torch.Tensor, other: torch.Tensor | None) -> Any:
 @functools.cache
 def _plugin() -> Any:
     """The compiled module, or None after one warning."""
-    if os.environ.get(SWITCH) == "off":
+    if switched_off():
         return None
     try:
         if not sys.platform.startswith("linux"):

@@ -122,10 +122,12 @@ def test_tensors_with_gaps_and_transforms_take_torchs_operations(kernels):
     assert kernels.calls == []
 
 
-def test_switched_off_it_is_what_it_was(monkeypatch):
+@pytest.mark.parametrize("word", ["off", " OFF "])
+def test_switched_off_it_is_what_it_was(monkeypatch, word):
     """The bytes of runs without compiled operations: the three steps of torch, in this order."""
-    monkeypatch.setenv(cpu_kernels.SWITCH, "off")
+    monkeypatch.setenv(cpu_kernels.SWITCH, word)
     monkeypatch.setattr(cpu_kernels, "_plugin", cpu_kernels._plugin.__wrapped__)
+    assert cpu_kernels._plugin() is None
     monkeypatch.setattr(cpu_kernels, "LEAST_SAMPLES", 0)
     x, b, _ = inputs("planes", torch.float32)
     gain = 2**0.5
