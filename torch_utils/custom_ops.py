@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import time
 import uuid
@@ -93,7 +94,7 @@ def _build(module_name: str, sources: list[str], headers: list[str], build_kwarg
             copies = [os.path.join(folder, os.path.basename(path)) for path in sources]
             try:
                 return cpp_extension.load(name=module_name, sources=copies, build_directory=folder, verbose=verbosity == "full", **build_kwargs)
-            except RuntimeError as error:
+            except (RuntimeError, subprocess.CalledProcessError) as error:  # the latter of a compiler that does not even tell its version
                 if verbosity == "full":
                     raise
                 raise RuntimeError(_brief(module_name, str(error))) from None

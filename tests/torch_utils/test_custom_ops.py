@@ -161,6 +161,15 @@ def test_compiler_errors_become_one_sentence(loads, source_dir, monkeypatch):
         custom_ops.get_plugin("test_plugin", sources=["addition.cpp"], source_dir=source_dir)
 
 
+def test_a_compiler_that_does_not_run_is_one_sentence_too(loads, source_dir, monkeypatch):
+    def load(**kwargs):
+        raise subprocess.CalledProcessError(1, ["c++", "--version"])
+
+    monkeypatch.setattr(cpp_extension, "load", load)
+    with pytest.raises(RuntimeError, match=r"does not compile - .*c\+\+.*--version.*exit status 1"):
+        custom_ops.get_plugin("test_plugin", sources=["addition.cpp"], source_dir=source_dir)
+
+
 def test_lock_of_an_interrupted_build_is_no_obstacle(loads, source_dir):
     custom_ops.get_plugin("test_plugin", sources=["addition.cpp"], source_dir=source_dir)
     lock = os.path.join(loads[-1]["build_directory"], "lock")

@@ -102,11 +102,12 @@ def _definition(x: torch.Tensor, b: torch.Tensor | None, func: Callable, gain: f
 
 
 def _side_by_side(x: torch.Tensor, b: torch.Tensor) -> int:
-    """How many values of a channel lie side by side in a dense tensor: the axis of the bias is the one along which b is longer than 1."""
+    """How many values with one bias lie side by side in a dense tensor: the axis of the bias is the one along which b is longer than 1."""
     axis = next((axis for axis in range(x.ndim) if b.shape[axis] != 1), None)
     if axis is None:  # of one channel
         return x.numel()
-    return math.prod(x.shape[axis + 1 :]) if x.is_contiguous() else 1
+    inside = range(axis + 1, x.ndim) if x.is_contiguous() else {0: (1, 2, 3), 1: (), 2: (1, 3), 3: (1,)}[axis]
+    return math.prod(x.shape[other] for other in inside)
 
 
 class _LeakyRelu(torch.autograd.Function):
@@ -119,7 +120,7 @@ class _LeakyRelu(torch.autograd.Function):
 
     @staticmethod
     def forward(x: torch.Tensor, b: torch.Tensor | None, alpha: float, gain: float, clamp: float | None) -> torch.Tensor:
-        kernels = cpu_kernels.activation(x)
+        kernels = cpu_kernels.activation(x, b)
         if kernels is not None and (b is None or b.dtype == x.dtype):
             inner = x.numel() if b is None else _side_by_side(x, b)
             return kernels.bias_act(x, None if b is None else b.reshape(-1).contiguous(), inner, gain, alpha, math.inf if clamp is None else clamp)
@@ -155,7 +156,7 @@ class _LeakyReluGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(dy: torch.Tensor, y: torch.Tensor, alpha: float, gain: float, clamp: float | None) -> torch.Tensor:
-        kernels = cpu_kernels.activation(y)
+        kernels = cpu_kernels.activation(y, dy)
         if kernels is not None and dy.dtype == y.dtype and dy.stride() == y.stride():
             return kernels.gradient(dy, y, gain, alpha, math.inf if clamp is None else clamp)
         dx = dy if clamp is None else torch.ops.aten.hardtanh_backward(dy, y, -clamp, clamp)  # 0 where |y| >= clamp

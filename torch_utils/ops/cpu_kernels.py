@@ -14,11 +14,13 @@ import math
 import os
 import sys
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from torch_utils import custom_ops
+from torch_utils.ops import definitions
+from torch_utils.ops.definitions import Plan as Plan
 
 LEAST_SAMPLES = 1 << 20
 """Up-sampled samples of a call below which nothing is compiled, and torch's operations do as well: a property of the call, not of the machine."""
@@ -30,6 +32,11 @@ _FLAGS = {
 """What torch's vector classes want to be told; else they are written out in plain C++."""
 
 
+def switched_off() -> bool:
+    """Whether the environment forbids compiled code, however "off" is spelt."""
+    return os.environ.get(SWITCH, "").strip().lower() == "off"
+
+
 def usable(x: torch.Tensor, samples: int) -> bool:
     """Whether the compiled code can resample x, of which `samples` samples are made in between, and is there; compiles it if need be."""
     return takes(x, samples) and _plugin() is not None
@@ -39,9 +46,17 @@ def takes(x: torch.Tensor, samples: int) -> bool:
     """Whether compiled code can be handed x, and the work is worth it."""
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or samples < max(LEAST_SAMPLES, 1):
         return False
+    return plain(x)
+
+
+def plain(*tensors: torch.Tensor) -> bool:
+    """Whether compiled code can read these in memory, and nobody looks on who must see torch's own operations: a trace, a transform, a mode."""
     if torch.jit.is_tracing() or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False  # these must see torch's own operations
-    return torch.autograd.forward_ad._current_level < 0
+        return False
+    if torch.autograd.forward_ad._current_level >= 0 or torch._C._len_torch_dispatch_stack() > 0:
+        return False
+    keys, key = [torch._C._dispatch_keys(tensor) for tensor in tensors], torch._C.DispatchKey
+    return all(each.has(key.CPU) and not each.has(key.Python) and not each.has(key.Negative) for each in keys)
 
 
 def takes_layout(x: torch.Tensor) -> bool:
@@ -49,8 +64,10 @@ def takes_layout(x: torch.Tensor) -> bool:
     return x.is_contiguous() or (x.is_contiguous(memory_format=torch.channels_last) and x.shape[1] % _plugin().lanes(x.dtype == torch.float64) == 0)
 
 
-def activation(x: torch.Tensor) -> Any:
-    """The module with `bias_act` and `gradient`, if x is for them: large, and without gaps. Else None."""
+def activation(x: torch.Tensor, other: torch.Tensor | None) -> Any:
+    """The module with `bias_act` and `gradient`, if x is for them, large and without gaps, and the other of their tensors too. Else None."""
+    if not plain(x, *([] if other is None else [other])):
+        return None
     dense = x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))
     return _plugin() if dense and takes(x, x.numel()) else None
 
@@ -58,7 +75,7 @@ def activation(x: torch.Tensor) -> Any:
 @functools.cache
 def _plugin() -> Any:
     """The compiled module, or None after one warning."""
-    if os.environ.get(SWITCH) == "off":
+    if switched_off():
         return None
     try:
         if not sys.platform.startswith("linux"):
@@ -73,32 +90,7 @@ def _plugin() -> Any:
         return None
 
 
-class Plan(NamedTuple):
-    """How images become others: up-sampled samples t = sum of fu[k] * zero-inserted[t - up_offset + k], an activation, and
-    result o = sum of fd[k] * up-sampled[o * down - down_offset + k]. All pairs are (x, y)."""
-
-    up: tuple[int, int]
-    down: tuple[int, int]
-    up_offset: tuple[int, int]
-    down_offset: tuple[int, int]
-    start: tuple[int, int]
-    """Size of the image, of what it becomes in the middle, and of the result."""
-    middle: tuple[int, int]
-    size: tuple[int, int]
-    up_gain: float = 1.0
-    down_gain: float = 1.0
-    slope: float = 1.0
-    clamp: float = math.inf
-
-    def adjoint(self, fu: torch.Tensor, fd: torch.Tensor) -> Plan:
-        """The plan that carries a gradient back, with the filters swapped and flipped."""
-        up_offset = (fd.shape[-1] - 1 - self.down_offset[0], fd.shape[0] - 1 - self.down_offset[1])
-        down_offset = (fu.shape[-1] - 1 - self.up_offset[0], fu.shape[0] - 1 - self.up_offset[1])
-        gains = {"up_gain": self.down_gain, "down_gain": self.up_gain, "slope": self.slope, "clamp": self.clamp}
-        return Plan(self.down, self.up, up_offset, down_offset, self.size, self.middle, self.start, **gains)
-
-
-_NONE, _WRITE, _READ = range(3)
+_NONE, _WRITE, _READ = definitions.NO_SIGNS, definitions.WRITE_SIGNS, definitions.READ_SIGNS
 
 
 def _run(
@@ -145,7 +137,7 @@ class FilteredLrelu(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, b: torch.Tensor | None, fu: torch.Tensor, fd: torch.Tensor, plan: Plan) -> torch.Tensor:
         ctx.plan = plan
         bends = (plan.slope != 1 or plan.clamp != math.inf) and any(ctx.needs_input_grad)
-        signs = torch.empty(_signs_shape(x, plan), dtype=torch.uint8) if bends else None
+        signs = torch.empty(_signs_shape(x, plan), dtype=torch.uint8, device=x.device) if bends else None
         ctx.save_for_backward(fu, fd, signs)
         return _run(x, b, fu, fd, plan, _WRITE if bends else _NONE, signs)
 
@@ -162,4 +154,8 @@ def _adjoint(ctx: Any, dy: torch.Tensor) -> torch.Tensor:
     plan = ctx.plan.adjoint(fu, fd)
     if signs is None:
         plan = plan._replace(slope=1.0, clamp=math.inf)
-    return Resample.apply(dy, *flipped, plan, signs)
+    if plain(dy):
+        return Resample.apply(dy, *flipped, plan, signs)
+    if signs is not None:  # [groups, h, w / 4, lanes] => [n, C, h, w / 4]
+        signs = signs.permute(0, 3, 1, 2).flatten(0, 1)[: dy.shape[0] * dy.shape[1]].unflatten(0, dy.shape[:2])
+    return definitions.filtered(dy, None, flipped[0], flipped[1], plan, _NONE if signs is None else _READ, signs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from torch_utils.ops import cpu_kernels
 
@@ -28,12 +29,24 @@ def suits(x: torch.Tensor, w: torch.Tensor, stride: Any, padding: Any, dilation:
     plain = all(size in (usual, (usual,), (usual, usual), [usual], [usual, usual]) for size, usual in ((stride, 1), (padding, 0), (dilation, 1)))
     if not plain or groups != 1 or x.shape[1] != w.shape[1] or min(w.shape[:2]) < LEAST_CHANNELS or torch.is_autocast_enabled("cpu"):
         return False
-    return x.is_contiguous() and cpu_kernels.usable(x, x.shape[0] * x.shape[2] * x.shape[3] * w.shape[0] * w.shape[1] // PRODUCTS_OF_A_SAMPLE)
+    if not x.is_contiguous() or not cpu_kernels.plain(w):
+        return False
+    return cpu_kernels.usable(x, x.shape[0] * x.shape[2] * x.shape[3] * w.shape[0] * w.shape[1] // PRODUCTS_OF_A_SAMPLE)
 
 
 def convolve(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """Images [n, O, h, w] of images x [n, C, h, w] and w [O, C, 1, 1]."""
-    return _Product.apply(x, w[:, :, 0, 0])
+    return _product(x, w[:, :, 0, 0])
+
+
+def _product(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """`_Product`; torch's, if gradients that come back are not plain tensors."""
+    return _Product.apply(x, w) if cpu_kernels.plain(x, w) else F.conv2d(x, w.unsqueeze(2).unsqueeze(3))
+
+
+def _correlation(x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+    """`_Correlation`, likewise."""
+    return _Correlation.apply(x, dy) if cpu_kernels.plain(x, dy) else F.conv2d(dy.transpose(0, 1), x.transpose(0, 1)).squeeze(3).squeeze(2)
 
 
 class _Product(torch.autograd.Function):
@@ -48,8 +61,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, w = ctx.saved_tensors
-        dx = _Product.apply(dy, w.t()) if ctx.needs_input_grad[0] else None
-        return dx, _Correlation.apply(x, dy) if ctx.needs_input_grad[1] else None
+        dx = _product(dy, w.t()) if ctx.needs_input_grad[0] else None
+        return dx, _correlation(x, dy) if ctx.needs_input_grad[1] else None
 
 
 class _Correlation(torch.autograd.Function):
@@ -64,5 +77,5 @@ class _Correlation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dw: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, dy = ctx.saved_tensors
-        dx = _Product.apply(dy, dw.t()) if ctx.needs_input_grad[0] else None
-        return dx, _Product.apply(x, dw) if ctx.needs_input_grad[1] else None
+        dx = _product(dy, dw.t()) if ctx.needs_input_grad[0] else None
+        return dx, _product(x, dw) if ctx.needs_input_grad[1] else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from torch_utils.ops import cpu_kernels
 
@@ -61,6 +62,7 @@ def _taken(x: torch.Tensor, w: torch.Tensor, channels: int, dilation: Any, group
         and groups == 1
         and _pair(dilation) == (1, 1)
         and not torch.is_autocast_enabled("cpu")
+        and cpu_kernels.plain(w)
     )
 
 
@@ -73,17 +75,17 @@ def _pays(x: torch.Tensor, w: torch.Tensor, height: int, width: int) -> bool:
 
 def convolve(x: torch.Tensor, w: torch.Tensor, pads: Pads) -> torch.Tensor:
     """Images [n, O, h + 2 pads - 2, ...], the correlation of images x [n, C, h, w] with w [O, C, 3, 3]; laid out as x is."""
-    return _Convolution.apply(x, w, pads, 1, False)
+    return _convolution(x, w, pads, 1, False)
 
 
 def convolve_halving(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """The same at every other pixel and without padding: images of odd sides 2 h + 1 become images of sides h."""
-    return _Convolution.apply(x, w, (0, 0), 2, False)
+    return _convolution(x, w, (0, 0), 2, False)
 
 
 def convolve_doubling(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """The transposed convolution of a stride of 2 of images x [n, C, h, w] with w [C, O, 3, 3]: sides 2 h + 1."""
-    return _Convolution.apply(x, w, (0, 0), 2, True)
+    return _convolution(x, w, (0, 0), 2, True)
 
 
 def _pair(size: Any) -> tuple[Any, ...]:
@@ -92,6 +94,22 @@ def _pair(size: Any) -> tuple[Any, ...]:
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
     return x if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
+
+
+def _convolution(x: torch.Tensor, w: torch.Tensor, pads: Pads, stride: int, adjoint: bool) -> torch.Tensor:
+    """`_Convolution`; torch's, if gradients that come back are not plain tensors."""
+    if cpu_kernels.plain(x, w):
+        return _Convolution.apply(x, w, pads, stride, adjoint)
+    if not adjoint:
+        return F.conv2d(x, w, stride=stride, padding=pads)
+    return F.conv_transpose2d(x, w, stride=stride, padding=pads if stride == 2 else (2 - pads[0], 2 - pads[1]))
+
+
+def _kernel_gradient(x: torch.Tensor, dy: torch.Tensor, pads: Pads, stride: int, swapped: bool) -> torch.Tensor:
+    """`_KernelGradient`, likewise."""
+    if cpu_kernels.plain(x, dy):
+        return _KernelGradient.apply(x, dy, pads, stride, swapped)
+    return F.conv2d(x.transpose(0, 1), dy.transpose(0, 1), padding=pads, dilation=stride).transpose(0, 1)
 
 
 class _Convolution(torch.autograd.Function):
@@ -115,11 +133,11 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, w = ctx.saved_tensors
         pads, stride, adjoint = ctx.options
-        dx = _Convolution.apply(dy, w, pads, stride, adjoint) if ctx.needs_input_grad[0] else None
+        dx = _convolution(dy, w, pads, stride, adjoint) if ctx.needs_input_grad[0] else None
         dw = None
         if ctx.needs_input_grad[1]:
-            pair = (x, dy) if adjoint else (dy, x)
-            dw = _KernelGradient.apply(*pair, ctx.pads, stride, ctx.swapped)
+            images, gradients = (x, dy) if adjoint else (dy, x)
+            dw = _kernel_gradient(images, gradients, ctx.pads, stride, ctx.swapped)
         return dx, dw, None, None, None
 
 
@@ -137,5 +155,5 @@ class _KernelGradient(torch.autograd.Function):
         x, dy = ctx.saved_tensors
         pads, stride = ctx.options
         opposite = pads if stride == 2 else (2 - pads[0], 2 - pads[1])
-        dx = _Convolution.apply(dy, dw, opposite, stride, True) if ctx.needs_input_grad[0] else None
-        return dx, _Convolution.apply(x, dw, pads, stride, False) if ctx.needs_input_grad[1] else None, None, None, None
+        dx = _convolution(dy, dw, opposite, stride, True) if ctx.needs_input_grad[0] else None
+        return dx, _convolution(x, dw, pads, stride, False) if ctx.needs_input_grad[1] else None, None, None, None

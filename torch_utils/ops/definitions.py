@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-
-from torch_utils.ops.cpu_kernels import Plan
 
 VALUE, GRADIENT, SECOND = range(3)
 """What `bias_act` computes: y; the gradient of x from that of y; the gradient of x from those of y and of that gradient."""
@@ -34,6 +33,31 @@ ACTIVATIONS: dict[str, Callable] = {
     "swish": lambda x, **_: torch.sigmoid(x) * x,
 }
 """Name -> the function. The order is that of NVIDIA's `cuda_idx`, which begins with 1."""
+
+
+class Plan(NamedTuple):
+    """How images become others: up-sampled samples t = sum of fu[k] * zero-inserted[t - up_offset + k], an activation, and
+    result o = sum of fd[k] * up-sampled[o * down - down_offset + k]. All pairs are (x, y)."""
+
+    up: tuple[int, int]
+    down: tuple[int, int]
+    up_offset: tuple[int, int]
+    down_offset: tuple[int, int]
+    start: tuple[int, int]
+    """Size of the image, of what it becomes in the middle, and of the result."""
+    middle: tuple[int, int]
+    size: tuple[int, int]
+    up_gain: float = 1.0
+    down_gain: float = 1.0
+    slope: float = 1.0
+    clamp: float = math.inf
+
+    def adjoint(self, fu: torch.Tensor, fd: torch.Tensor) -> Plan:
+        """The plan that carries a gradient back, with the filters swapped and flipped."""
+        up_offset = (fd.shape[-1] - 1 - self.down_offset[0], fd.shape[0] - 1 - self.down_offset[1])
+        down_offset = (fu.shape[-1] - 1 - self.up_offset[0], fu.shape[0] - 1 - self.up_offset[1])
+        gains = {"up_gain": self.down_gain, "down_gain": self.up_gain, "slope": self.slope, "clamp": self.clamp}
+        return Plan(self.down, self.up, up_offset, down_offset, self.size, self.middle, self.start, **gains)
 
 
 def _slope(act: str, u: torch.Tensor, alpha: float) -> torch.Tensor:
@@ -116,7 +140,7 @@ def upfirdn2d(x: torch.Tensor, f: torch.Tensor, up: Sequence[int], down: Sequenc
         gain:     Factor on the result.
     """
     n, c, h, w = x.shape
-    (upx, upy), (downx, downy) = up, down
+    upx, upy = up
     if upx > 1 or upy > 1:
         x = F.pad(x.reshape(n, c, h, 1, w, 1), [0, upx - 1, 0, 0, 0, upy - 1])
         x = x.reshape(n, c, h * upy, w * upx)  # [n, c, h * upy, w * upx]
@@ -124,7 +148,12 @@ def upfirdn2d(x: torch.Tensor, f: torch.Tensor, up: Sequence[int], down: Sequenc
     f = f.to(x.dtype)
     for kernel in [f[None, :] * gain, f[:, None]] if f.ndim == 1 else [f * gain]:
         x = F.conv2d(x, kernel.expand(c, 1, *kernel.shape), groups=c)
-    return x[:, :, ::downy, ::downx]
+    return every(x, down)
+
+
+def every(x: torch.Tensor, down: Sequence[int]) -> torch.Tensor:
+    """Every n-th column and row of images, (x, y)."""
+    return x if tuple(down) == (1, 1) else x[:, :, :: down[1], :: down[0]]  # An index that takes all is what batches of gradients cannot do.
 
 
 def pad_or_crop(x: torch.Tensor, pads: Sequence[int]) -> torch.Tensor:

@@ -108,4 +108,6 @@ def _compiled(x: torch.Tensor, b: torch.Tensor | None, fu: Taps, fd: Taps, plan:
     if gpu_ops.usable(x):
         return gpu_ops.filtered_lrelu(x, b, taps[0], taps[1], plan)
     taps = [f.to(x.dtype) for f in taps]
+    if not torch.is_grad_enabled():  # Nobody can ask for a gradient, for which signs would be written.
+        x, b = x.detach(), None if b is None else b.detach()
     return cpu_kernels.FilteredLrelu.apply(x, b, *taps, plan)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch_utils import custom_ops
 from torch_utils.ops import definitions, gpu_launch
-from torch_utils.ops.cpu_kernels import SWITCH
+from torch_utils.ops.cpu_kernels import SWITCH, switched_off
 
 SOURCES = ("bias_act.cu", "upfirdn2d.cu", "filtered_lrelu.cu", "module.cpp")
 FOLDER = os.path.join(os.path.dirname(__file__), "cuda")
@@ -28,7 +28,7 @@ def provider(device_type: str) -> Any:
 @functools.cache
 def _on_a_gpu() -> Any:
     """One warning where it is not the compiled kernels."""
-    if os.environ.get(SWITCH) == "off":
+    if switched_off():
         return definitions
     try:
         return compiled()

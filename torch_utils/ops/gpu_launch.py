@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from torch_utils.ops import definitions
-from torch_utils.ops.cpu_kernels import Plan
-from torch_utils.ops.definitions import NO_SIGNS, SECOND, STRAIGHT, VALUE
+from torch_utils.ops.definitions import NO_SIGNS, SECOND, STRAIGHT, VALUE, Plan
 
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _POINTER, _NUMBER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double

@@ -8,15 +8,14 @@ computes its definition: the modules of the same names call them for CUDA tensor
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from torch_utils.ops import definitions, gpu_kernels
-from torch_utils.ops.cpu_kernels import SWITCH, Plan
-from torch_utils.ops.definitions import GRADIENT, NO_SIGNS, READ_SIGNS, SECOND, STRAIGHT, VALUE, WRITE_SIGNS
+from torch_utils.ops.cpu_kernels import switched_off
+from torch_utils.ops.definitions import GRADIENT, NO_SIGNS, READ_SIGNS, SECOND, STRAIGHT, VALUE, WRITE_SIGNS, Plan
 from torch_utils.ops.gpu_launch import TYPES, layout_of
 
 _NAME = "stylegan_redact"
@@ -27,7 +26,7 @@ _HOW = "int dim, str act, float alpha, float gain, float? clamp"
 
 def usable(x: torch.Tensor) -> bool:
     """Whether x is for these operators: on a GPU, of a type that they know, and nobody looks on who must see torch's own operations."""
-    if x.device.type != "cuda" or x.dtype not in TYPES or os.environ.get(SWITCH) == "off" or torch.jit.is_tracing():
+    if x.device.type != "cuda" or x.dtype not in TYPES or switched_off() or torch.jit.is_tracing():
         return False
     if torch.compiler.is_compiling():
         return True

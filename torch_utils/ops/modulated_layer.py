@@ -87,6 +87,8 @@ def _suits(
         return False
     if x.ndim != 4 or not all(t.is_contiguous() for t in (x, weight, styles, bias)) or styles.shape != x.shape[:2] or bias.shape != weight.shape[:1]:
         return False
+    if not cpu_kernels.plain(styles, bias, *([] if noise is None else [noise])):
+        return False
     if noise is not None:
         sizes = (x.shape[2] * up, x.shape[3] * up)
         if noise.dtype != torch.float32 or noise.shape not in (sizes, (1, 1, *sizes), (x.shape[0], 1, *sizes)):
@@ -130,13 +132,18 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
-        *inputs, _, _, _ = ctx.saved_tensors
+        saved = ctx.saved_tensors  # Once: what a checkpoint computes again may be asked for once.
+        inputs = list(saved[:5])
         wanted = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
-            chosen = [tensor for tensor, asked in zip(inputs, wanted, strict=True) if asked]
-            found = iter(torch.autograd.grad(ctx.steps(*inputs), chosen, dy, create_graph=True))
+        again = torch.is_grad_enabled()
+        if again or not cpu_kernels.plain(dy):
+            # By other names: who hooks an input, or makes one of another, does so once, outside of here.
+            with torch.enable_grad():
+                inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+                chosen = [tensor for tensor, asked in zip(inputs, wanted, strict=True) if asked]
+                found = iter(torch.autograd.grad(ctx.steps(*inputs), chosen, dy, create_graph=again))
             return None, None, *(next(found) if asked else None for asked in wanted)
-        return None, None, *_gradients(ctx.options, dy.contiguous(), *ctx.saved_tensors, wanted=wanted)
+        return None, None, *_gradients(ctx.options, dy.contiguous(), *saved, wanted=wanted)
 
 
 def _gradients(  # noqa: PLR0913 - the tensors

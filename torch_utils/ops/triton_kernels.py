@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from torch_utils.ops import definitions
-from torch_utils.ops.cpu_kernels import Plan
-from torch_utils.ops.definitions import NO_SIGNS, SELU_ALPHA, SELU_SCALE, STRAIGHT, VALUE
+from torch_utils.ops.definitions import NO_SIGNS, SELU_ALPHA, SELU_SCALE, STRAIGHT, VALUE, Plan
 from torch_utils.ops.gpu_launch import layout_of
 
 try:

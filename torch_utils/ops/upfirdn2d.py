@@ -168,7 +168,7 @@ def _compiled_can(x: torch.Tensor, f: torch.Tensor, plan: _Plan) -> bool:
 def _compiled(x: torch.Tensor, f: torch.Tensor, plan: _Plan, gain: float) -> torch.Tensor:
     """The same as the steps of `upfirdn2d`, image and result touched once: one of the two stages of a `cpu_kernels.Plan`."""
     f = f if plan.flip_filter else f.flip(list(range(f.ndim)))  # => taps of a correlation
-    one, none, offset = torch.ones([1], dtype=x.dtype), (0, 0), (plan.pads[0], plan.pads[2])
+    one, none, offset = torch.ones([1], dtype=x.dtype, device=x.device), (0, 0), (plan.pads[0], plan.pads[2])
     start, (middle, size) = (x.shape[3], x.shape[2]), _sizes(x, f, plan)
     if plan.up == (1, 1):
         return cpu_kernels.Resample.apply(x, one, f, cpu_kernels.Plan(plan.up, plan.down, none, offset, start, start, size, down_gain=gain), None)
@@ -193,7 +193,8 @@ class _Depthwise(torch.autograd.Function):
     def forward(x: torch.Tensor, f: torch.Tensor, plan: _Plan) -> torch.Tensor:
         n, c = x.shape[:2]
         # torch correlates, and when it transposes (up-sampling) it convolves
-        kernel = (f if plan.flip_filter == (plan.up == (1, 1)) else f.flip([0, 1])).to(x.dtype)
+        as_it_is = plan.flip_filter if plan.up == (1, 1) else not plan.flip_filter  # torch.compile cannot compare comparisons
+        kernel = (f if as_it_is else f.flip([0, 1])).to(x.dtype)
         if x.is_contiguous() and n > 0:  # all planes side by side in one image: far faster than n images of c planes
             x = x.reshape(1, n * c, *x.shape[2:])
         kernel = kernel.expand(x.shape[1], 1, *kernel.shape)
@@ -229,14 +230,14 @@ def _down_filter(x: torch.Tensor, kernel: torch.Tensor, plan: _Plan) -> torch.Te
 
 def _up_filter(x: torch.Tensor, kernel: torch.Tensor, plan: _Plan) -> torch.Tensor:
     """Zero insertion and filtering in one transposed convolution, then the rest of the padding, then skipping."""
-    (upx, upy), (downx, downy), (x0, x1, y0, y1) = plan.up, plan.down, plan.pads
+    (upx, upy), (x0, x1, y0, y1) = plan.up, plan.pads
     kh, kw = kernel.shape[2:]
     cut = [kw - 1 - x0, kw - upx - x1, kh - 1 - y0, kh - upy - y1]  # the transposed convolution pads by kw - 1 and kw - up
     px, py = max(min(cut[:2]), 0), max(min(cut[2:]), 0)  # what it can cut by itself
     x = F.conv_transpose2d(x, kernel, stride=(upy, upx), padding=(py, px), groups=x.shape[1])
     rest = [px - cut[0], px - cut[1], py - cut[2], py - cut[3]]
     x = definitions.pad_or_crop(x, rest)
-    return x[:, :, ::downy, ::downx]
+    return definitions.every(x, plan.down)
 
 
 def filter2d(x: torch.Tensor, f: Taps, padding: Pair = 0, flip_filter: bool = False, gain: float = 1, impl: str = "cuda") -> torch.Tensor:

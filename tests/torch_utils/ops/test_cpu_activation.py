@@ -25,6 +25,9 @@ def kernels(monkeypatch):
 CASES = {
     "planes": ((2, 5, 7, 9), 1, torch.contiguous_format),
     "pixels": ((2, 21, 4, 3), 1, torch.channels_last),
+    "pixels, first axis": ((2, 5, 3, 4), 0, torch.channels_last),
+    "pixels, rows of images": ((2, 5, 3, 4), 2, torch.channels_last),
+    "pixels, columns of images": ((2, 5, 3, 4), 3, torch.channels_last),
     "rows": ((6, 37), 1, torch.contiguous_format),
     "first axis": ((5, 4, 3), 0, torch.contiguous_format),
     "last axis of images": ((2, 3, 4, 5), 3, torch.contiguous_format),
@@ -119,10 +122,12 @@ def test_tensors_with_gaps_and_transforms_take_torchs_operations(kernels):
     assert kernels.calls == []
 
 
-def test_switched_off_it_is_what_it_was(monkeypatch):
+@pytest.mark.parametrize("word", ["off", " OFF "])
+def test_switched_off_it_is_what_it_was(monkeypatch, word):
     """The bytes of runs without compiled operations: the three steps of torch, in this order."""
-    monkeypatch.setenv(cpu_kernels.SWITCH, "off")
+    monkeypatch.setenv(cpu_kernels.SWITCH, word)
     monkeypatch.setattr(cpu_kernels, "_plugin", cpu_kernels._plugin.__wrapped__)
+    assert cpu_kernels._plugin() is None
     monkeypatch.setattr(cpu_kernels, "LEAST_SAMPLES", 0)
     x, b, _ = inputs("planes", torch.float32)
     gain = 2**0.5

@@ -165,6 +165,34 @@ def test_an_empty_batch_gives_an_empty_batch(kernels):
 
 
 @compiled
+def test_who_draws_with_parameters_writes_no_signs(kernels, monkeypatch):
+    x, f, b = torch.randn(1, 3, 9, 8), upfirdn2d.setup_filter([1, 3, 3, 1]), torch.zeros(3, requires_grad=True)
+    modes, run = [], cpu_kernels._run
+    monkeypatch.setattr(cpu_kernels, "_run", lambda *args: (modes.append(args[5]), run(*args))[1])
+    results = [filtered_lrelu.filtered_lrelu(x, f, f, b, up=2, down=2, padding=5)]
+    for nobody_asks in (torch.no_grad(), torch.inference_mode()):
+        with nobody_asks:
+            results.append(filtered_lrelu.filtered_lrelu(x, f, f, b, up=2, down=2, padding=5))
+    assert modes == [1, 0, 0]
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+@compiled
+def test_a_default_device_elsewhere_changes_nothing(kernels):
+    x, f = torch.randn(1, 3, 9, 8, requires_grad=True), upfirdn2d.setup_filter([1, 3, 3, 1])
+
+    def gradient():
+        y = filtered_lrelu.filtered_lrelu(upfirdn2d.upsample2d(x, f), f, f, up=2, down=2, padding=5)
+        return torch.autograd.grad(y.square().sum(), x)[0]
+
+    expected = gradient()
+    with torch.device("meta"):
+        found = gradient()
+    assert torch.equal(found, expected)
+    assert len(kernels) == 8
+
+
 def test_whoever_must_see_torchs_operations_does(kernels):
     (x, b), function = layer("crops")
     torch.func.vmap(lambda x: function(x[None], b, "cuda"))(x)

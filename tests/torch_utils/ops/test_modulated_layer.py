@@ -101,6 +101,27 @@ def test_gradients_of_gradients(kernels, noise, up):
     compare(kernels, (2, 17, 9, 6, up, noise), LRELU, up, second=True)
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_an_input_made_of_another_and_a_hook_count_once(kernels, create_graph):
+    x, weight, _, noise, bias = inputs(2, 16, 16, 8, 1, "one")
+    steps, options, calls = definition(1, **LRELU), dict(up=1, resample_filter=FILTER, padding=1, **LRELU), []
+
+    def gradients(layer, tensors):
+        x, weight, *rest = tensors
+        images = x * 1
+        y = layer(images, weight, images.mean(dim=[2, 3]), *rest)
+        for tensor in (images, weight):
+            tensor.register_hook(lambda gradient: (calls.append(1), 2 * gradient)[1])
+        return torch.autograd.grad(y.square().sum(), [x, weight], create_graph=create_graph)
+
+    tensors = [tensor.requires_grad_() for tensor in (x, weight, noise, bias)]
+    found = gradients(lambda *each: modulated_layer(steps, *each, **options), tensors)
+    assert len(calls) == 2
+    assert "winograd" in kernels.calls
+    for one, other in zip(found, gradients(steps, [tensor.detach().double().requires_grad_() for tensor in tensors]), strict=True):
+        assert float((one - other).detach().abs().max()) <= BOUND * float(other.detach().abs().max())
+
+
 @pytest.mark.parametrize("up", [1, 2])
 def test_many_channels_are_taken_in_groups(kernels, up):
     compare(kernels, (2, 190, 300, 8, up, "one"), LRELU, up)

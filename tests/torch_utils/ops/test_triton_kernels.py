@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from torch_utils.ops import definitions, gpu_launch
-from torch_utils.ops.cpu_kernels import Plan
-from torch_utils.ops.definitions import GRADIENT, READ_SIGNS, SECOND, STRAIGHT, VALUE, WRITE_SIGNS
+from torch_utils.ops.definitions import GRADIENT, READ_SIGNS, SECOND, STRAIGHT, VALUE, WRITE_SIGNS, Plan
 
 FLOAT64 = 1e-12  # relative to the largest value
 HALF = 2e-3
