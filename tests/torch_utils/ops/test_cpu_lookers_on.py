@@ -92,6 +92,7 @@ def test_batches_of_gradients_are_the_gradients(kernels, name, order):
 
 @pytest.mark.parametrize("create_graph", [False, True])
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast:FutureWarning")  # torch 2.4 does what it warns of.
 def test_a_checkpoint_computes_again(kernels, name, create_graph):
     tensors, function = inputs(name)
     expected = torch.autograd.grad(function(*tensors).square().sum(), tensors)
