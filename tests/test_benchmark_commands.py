@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import importlib
+import io
 import re
 from pathlib import Path
 
 import click
 import pytest
+
+from benchmarks import start_up
+from stylegan_redact.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 TEXTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.py")])
@@ -37,3 +41,12 @@ def test_a_benchmark_knows_its_options(file: str, name: str, options: str) -> No
 def test_none_is_started_as_a_file() -> None:
     """Which would not find its neighbours."""
     assert not [path.name for path in TEXTS if "python benchmarks/" in path.read_text(encoding="utf-8")]
+
+
+def test_what_a_user_waits_for_is_found(tmp_path: Path) -> None:
+    lines: list[str] = []
+    Progress(lines.append, out=io.StringIO())("label", 0.25, {"rate": 0.5})
+    assert [bool(start_up.PROGRESS.match(line)) for line in lines] == [True]
+    assert 0 < start_up.seconds_to(["--help"], None, str(tmp_path)) < 60
+    with pytest.raises(click.ClickException, match="no such line"):
+        start_up.seconds_to(["--help"], start_up.PROGRESS, str(tmp_path))
