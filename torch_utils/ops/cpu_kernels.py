@@ -20,7 +20,7 @@ import torch
 
 from torch_utils import custom_ops
 from torch_utils.ops import definitions
-from torch_utils.ops.definitions import Plan as Plan
+from torch_utils.ops.definitions import NO_SIGNS, READ_SIGNS, WRITE_SIGNS, Plan
 
 LEAST_SAMPLES = 1 << 20
 """Up-sampled samples of a call below which nothing is compiled, and torch's operations do as well: a property of the call, not of the machine."""
@@ -66,7 +66,7 @@ def takes_layout(x: torch.Tensor) -> bool:
 
 def activation(x: torch.Tensor, other: torch.Tensor | None) -> Any:
     """The module with `bias_act` and `gradient`, if x is for them, large and without gaps, and the other of their tensors too. Else None."""
-    if not plain(x, *([] if other is None else [other])):
+    if other is not None and not plain(other):
         return None
     dense = x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))
     return _plugin() if dense and takes(x, x.numel()) else None
@@ -90,9 +90,6 @@ def _plugin() -> Any:
         return None
 
 
-_NONE, _WRITE, _READ = definitions.NO_SIGNS, definitions.WRITE_SIGNS, definitions.READ_SIGNS
-
-
 def _run(
     x: torch.Tensor, b: torch.Tensor | None, fu: torch.Tensor, fd: torch.Tensor, plan: Plan, mode: int, signs: torch.Tensor | None
 ) -> torch.Tensor:
@@ -101,7 +98,7 @@ def _run(
     assert (x.shape[3], x.shape[2]) == plan.start and min(*plan.middle, *plan.size, *plan.up, *plan.down) >= 1
     assert all(f.dtype == x.dtype and f.ndim in (1, 2) and f.numel() > 0 for f in (fu, fd))
     assert b is None or (b.dtype == x.dtype and b.shape == x.shape[1:2])
-    assert (signs is None) == (mode == _NONE) and (signs is None or signs.shape == _signs_shape(x, plan))
+    assert (signs is None) == (mode == NO_SIGNS) and (signs is None or signs.shape == _signs_shape(x, plan))
     b = None if b is None else b.contiguous()
     options = plan.up, plan.down, plan.up_offset, plan.down_offset, plan.middle, plan.size, plan.up_gain, plan.down_gain, plan.slope, plan.clamp
     return _plugin().resample(x, b, fu.contiguous(), fd.contiguous(), *options, mode, signs)
@@ -123,7 +120,7 @@ class Resample(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, fu: torch.Tensor, fd: torch.Tensor, plan: Plan, signs: torch.Tensor | None) -> torch.Tensor:
         ctx.plan = plan
         ctx.save_for_backward(fu, fd, signs)
-        return _run(x, None, fu, fd, plan, _NONE if signs is None else _READ, signs)
+        return _run(x, None, fu, fd, plan, NO_SIGNS if signs is None else READ_SIGNS, signs)
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -139,7 +136,7 @@ class FilteredLrelu(torch.autograd.Function):
         bends = (plan.slope != 1 or plan.clamp != math.inf) and any(ctx.needs_input_grad)
         signs = torch.empty(_signs_shape(x, plan), dtype=torch.uint8, device=x.device) if bends else None
         ctx.save_for_backward(fu, fd, signs)
-        return _run(x, b, fu, fd, plan, _WRITE if bends else _NONE, signs)
+        return _run(x, b, fu, fd, plan, WRITE_SIGNS if bends else NO_SIGNS, signs)
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -158,4 +155,4 @@ def _adjoint(ctx: Any, dy: torch.Tensor) -> torch.Tensor:
         return Resample.apply(dy, *flipped, plan, signs)
     if signs is not None:  # [groups, h, w / 4, lanes] => [n, C, h, w / 4]
         signs = signs.permute(0, 3, 1, 2).flatten(0, 1)[: dy.shape[0] * dy.shape[1]].unflatten(0, dy.shape[:2])
-    return definitions.filtered(dy, None, flipped[0], flipped[1], plan, _NONE if signs is None else _READ, signs)
+    return definitions.filtered(dy, None, flipped[0], flipped[1], plan, NO_SIGNS if signs is None else READ_SIGNS, signs)

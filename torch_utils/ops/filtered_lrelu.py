@@ -92,16 +92,16 @@ def _pays(x: torch.Tensor, fu: Taps, fd: Taps, up: int, pads: tuple[int, int, in
 
 def _plan(
     x: torch.Tensor, fu: Taps, fd: Taps, up: int, down: int, pads: tuple[int, int, int, int], **scales: float
-) -> cpu_kernels.Plan:  # Made at once: torch.compile of torch 2.4 cannot follow a named tuple's `_replace`.
+) -> definitions.Plan:  # Made at once: torch.compile of torch 2.4 cannot follow a named tuple's `_replace`.
     """Sizes and places of what the compiled code is to do, and the scales: `up_gain`, `slope`, `clamp`."""
     (uw, uh), (dw, dh), (x0, x1, y0, y1) = _get_filter_size(fu), _get_filter_size(fd), pads
     start = x.shape[3], x.shape[2]
     middle = start[0] * up + x0 + x1 - uw + 1, start[1] * up + y0 + y1 - uh + 1
     size = (middle[0] - dw) // down + 1, (middle[1] - dh) // down + 1
-    return cpu_kernels.Plan((up, up), (down, down), (x0, y0), (0, 0), start, middle, size, **scales)
+    return definitions.Plan((up, up), (down, down), (x0, y0), (0, 0), start, middle, size, **scales)
 
 
-def _compiled(x: torch.Tensor, b: torch.Tensor | None, fu: Taps, fd: Taps, plan: cpu_kernels.Plan, flip_filter: bool) -> torch.Tensor:
+def _compiled(x: torch.Tensor, b: torch.Tensor | None, fu: Taps, fd: Taps, plan: definitions.Plan, flip_filter: bool) -> torch.Tensor:
     """The same as the steps of `filtered_lrelu`, image and result touched once."""
     taps = [torch.ones([1], device=x.device) if f is None else f for f in (fu, fd)]
     taps = taps if flip_filter else [f.flip(list(range(f.ndim))) for f in taps]  # => those of a correlation

@@ -166,13 +166,13 @@ def _compiled_can(x: torch.Tensor, f: torch.Tensor, plan: _Plan) -> bool:
 
 
 def _compiled(x: torch.Tensor, f: torch.Tensor, plan: _Plan, gain: float) -> torch.Tensor:
-    """The same as the steps of `upfirdn2d`, image and result touched once: one of the two stages of a `cpu_kernels.Plan`."""
+    """The same as the steps of `upfirdn2d`, image and result touched once: one of the two stages of a `definitions.Plan`."""
     f = f if plan.flip_filter else f.flip(list(range(f.ndim)))  # => taps of a correlation
     one, none, offset = torch.ones([1], dtype=x.dtype, device=x.device), (0, 0), (plan.pads[0], plan.pads[2])
     start, (middle, size) = (x.shape[3], x.shape[2]), _sizes(x, f, plan)
     if plan.up == (1, 1):
-        return cpu_kernels.Resample.apply(x, one, f, cpu_kernels.Plan(plan.up, plan.down, none, offset, start, start, size, down_gain=gain), None)
-    return cpu_kernels.Resample.apply(x, f, one, cpu_kernels.Plan(plan.up, plan.down, offset, none, start, middle, size, up_gain=gain), None)
+        return cpu_kernels.Resample.apply(x, one, f, definitions.Plan(plan.up, plan.down, none, offset, start, start, size, down_gain=gain), None)
+    return cpu_kernels.Resample.apply(x, f, one, definitions.Plan(plan.up, plan.down, offset, none, start, middle, size, up_gain=gain), None)
 
 
 def _definition(x: torch.Tensor, f: torch.Tensor, plan: _Plan, gain: float) -> torch.Tensor:

@@ -61,6 +61,8 @@ LAYERS = {
     "t, next rate": dict(shape=(1, 17, 14, 40), fu=[24], fd=[12], up=4, down=2, padding=[-6, -9, 3, 2]),
     "r": dict(shape=(1, 19, 16, 90), fu=[12], fd=radial(12), up=2, down=2, padding=[11, 10, 11, 10], clamp=2),
     "r, odd": dict(shape=(1, 3, 9, 8), fu=[5, 4], fd=radial(7), up=3, down=1, padding=5, slope=0),
+    "r, several strips": dict(shape=(1, 3, 5, 350), fu=[12], fd=radial(12), up=2, down=2, padding=[11, 10, 11, 10], clamp=2),
+    "t, several strips": dict(shape=(1, 2, 4, 180), fu=[24], fd=[12], up=4, down=2, padding=[9, 8, 20, 19]),
     "crops": dict(shape=(2, 2, 15, 16), fu=[6], fd=[3, 2], up=2, down=3, padding=[-3, 2, -4, 0], flip_filter=True),
     "no up-sampling": dict(shape=(1, 4, 12, 12), fu=None, fd=[8], up=1, down=2, padding=3, clamp=0.7),
     "fewer taps than factors": dict(shape=(1, 2, 9, 7), fu=[2], fd=[1], up=3, down=4, padding=6, slope=1.5),

@@ -97,7 +97,7 @@ def test_a_third_derivative_of_a_curve_is_refused_in_one_sentence(as_on_a_gpu):
 
 HOW = (1, "swish", 0.0, 1.5, 1.0)
 STRAIGHT = (1, "lrelu", 0.2, 1.5, 1.0)
-PLAN = cpu_kernels.Plan((2, 2), (2, 2), (5, 5), (0, 0), (6, 5), (16, 15), (6, 5), 4.0, 1.0, 0.2, 1.5)
+PLAN = definitions.Plan((2, 2), (2, 2), (5, 5), (0, 0), (6, 5), (16, 15), (6, 5), 4.0, 1.0, 0.2, 1.5)
 
 
 def samples():
