@@ -5,10 +5,11 @@
 // A tensor is [outer, channels, inner]: planes apart, or the channels of a pixel side by side, where inner is 1. The last, short vector of a
 // row goes through the same instructions as all others, so that no value depends on where it lies.
 
-#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/cpu/vec/vec.h>
-#include <pybind11/pybind11.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <array>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "cpu_activation.h"
+#include "cpu_kernels.h"
 
 namespace {
 
@@ -35,7 +37,7 @@ inline void pieces(int64_t begin, int64_t end, const Op& op) {
 }
 
 template <typename T>
-void activate(const at::Tensor& x, const std::optional<at::Tensor>& b, at::Tensor& y, int64_t inner, const Shape<T>& shape) {
+void activate(const at::Tensor& x, const Maybe& b, at::Tensor& y, int64_t inner, const Shape<T>& shape) {
   using Vec = Vectorized<T>;
   using at::vec::fmadd;
   const Vec gain(shape.gain);
@@ -92,8 +94,7 @@ Shape<T> shape_of(double gain, double slope, double clamp) {
 }  // namespace
 
 // See bias_act.py, which has checked the arguments: x is dense, b is of its dtype, inner is how many values of a channel lie side by side.
-at::Tensor bias_act(const at::Tensor& x, const std::optional<at::Tensor>& b, int64_t inner, double gain, double slope, double clamp) {
-  pybind11::gil_scoped_release others_may_run;
+at::Tensor bias_act(const at::Tensor& x, const Maybe& b, int64_t inner, double gain, double slope, double clamp) {
   at::Tensor y = at::empty_like(x);
   if (x.scalar_type() == at::kDouble)
     activate<double>(x, b, y, inner, shape_of<double>(gain, slope, clamp));
@@ -104,7 +105,6 @@ at::Tensor bias_act(const at::Tensor& x, const std::optional<at::Tensor>& b, int
 
 // dy and y lie in memory alike.
 at::Tensor gradient(const at::Tensor& dy, const at::Tensor& y, double gain, double slope, double clamp) {
-  pybind11::gil_scoped_release others_may_run;
   at::Tensor dx = at::empty_like(y);
   if (y.scalar_type() == at::kDouble)
     differentiate<double>(dy, y, dx, shape_of<double>(gain, slope, clamp));
@@ -116,8 +116,7 @@ at::Tensor gradient(const at::Tensor& dy, const at::Tensor& y, double gain, doub
 // What follows is for modulated_layer.py, which has checked the arguments: float32, planes apart, x [n, C, h, w].
 
 // x <- clamp(gain lrelu(x + noise + bias)); noise [1 or n, 1, h, w] or none, bias [C].
-void finish_layer(at::Tensor x, const std::optional<at::Tensor>& noise, const at::Tensor& bias, double gain, double slope, double clamp) {
-  pybind11::gil_scoped_release others_may_run;
+void finish_layer(at::Tensor x, const Maybe& noise, const at::Tensor& bias, double gain, double slope, double clamp) {
   const Shape<float> shape = shape_of<float>(gain, slope, clamp);
   const int64_t channels = x.size(1), pixels = x.size(2) * x.size(3), noise_step = noise && noise->size(0) > 1 ? pixels : 0;
   float* all = x.mutable_data_ptr<float>();
@@ -137,14 +136,13 @@ void finish_layer(at::Tensor x, const std::optional<at::Tensor>& noise, const at
 
 // From results y of a layer and their gradient dy: dv, that before the activation; sums [n, C, 3] over pixels of dv, of dv v, and of dv noise,
 // where v = norm x + noise + bias; and dv summed over channels [n, 1, h, w] if `by_pixel`.
-std::tuple<at::Tensor, at::Tensor, std::optional<at::Tensor>> layer_gradient(const at::Tensor& dy, const at::Tensor& y, const std::optional<at::Tensor>& noise,
+std::tuple<at::Tensor, at::Tensor, Maybe> layer_gradient(const at::Tensor& dy, const at::Tensor& y, const Maybe& noise,
                                                                              double gain, double slope, double clamp, bool by_pixel) {
-  pybind11::gil_scoped_release others_may_run;
   const Shape<float> shape = shape_of<float>(gain, slope, clamp);
   const int64_t n = y.size(0), channels = y.size(1), pixels = y.size(2) * y.size(3), noise_step = noise && noise->size(0) > 1 ? pixels : 0;
   const int64_t chunks = (pixels + kPixels - 1) / kPixels;
   at::Tensor dv = at::empty_like(y), sums = at::empty({n, chunks, channels, 3}, y.options());
-  std::optional<at::Tensor> summed;
+  Maybe summed;
   if (by_pixel) summed = at::zeros({n, 1, y.size(2), y.size(3)}, y.options());
   const float *from = dy.const_data_ptr<float>(), *results = y.const_data_ptr<float>(), *grain = noise ? noise->const_data_ptr<float>() : nullptr;
   float *to = dv.mutable_data_ptr<float>(), *totals = sums.mutable_data_ptr<float>(), *across = summed ? summed->mutable_data_ptr<float>() : nullptr;
@@ -178,7 +176,6 @@ std::tuple<at::Tensor, at::Tensor, std::optional<at::Tensor>> layer_gradient(con
 
 // Returns [n, C], the sums over pixels of g x, and makes g <- g scale [n, C].
 at::Tensor scale_and_dot(at::Tensor g, const at::Tensor& x, const at::Tensor& scale) {
-  pybind11::gil_scoped_release others_may_run;
   const int64_t planes = x.size(0) * x.size(1), pixels = x.size(2) * x.size(3);
   at::Tensor dots = at::empty({x.size(0), x.size(1)}, x.options());
   float *all = g.mutable_data_ptr<float>(), *to = dots.mutable_data_ptr<float>();
@@ -204,7 +201,6 @@ at::Tensor scale_and_dot(at::Tensor g, const at::Tensor& x, const at::Tensor& sc
 
 // dw <- dw + w factors; dw and w [O, C, 3, 3], factors [O, C].
 void add_scaled(at::Tensor dw, const at::Tensor& w, const at::Tensor& factors) {
-  pybind11::gil_scoped_release others_may_run;
   float* to = dw.mutable_data_ptr<float>();
   const float *from = w.const_data_ptr<float>(), *factor = factors.const_data_ptr<float>();
   at::parallel_for(0, factors.numel(), kGrain / 9, [&](int64_t begin, int64_t end) {

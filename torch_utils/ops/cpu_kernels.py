@@ -82,7 +82,7 @@ def _plugin() -> Any:
             raise RuntimeError(f"the compiled CPU kernels are written for Linux - this is {sys.platform} - nothing can be done")
         # Without -fopenmp for the linker: torch has loaded the one OpenMP that threads must share.
         flags = ["-O3", "-fopenmp", "-fno-math-errno", *_FLAGS.get(torch.backends.cpu.get_cpu_capability(), [])]
-        sources = ["cpu_resample.cpp", "cpu_activation.cpp", "cpu_winograd.cpp", "cpu_pointwise.cpp"]
+        sources = ["cpu_bindings.cpp", "cpu_winograd.cpp", "cpu_resample.cpp", "cpu_activation.cpp", "cpu_pointwise.cpp"]
         return custom_ops.get_plugin("cpu_kernels_plugin", sources, source_dir=os.path.dirname(__file__), extra_cflags=flags)
     except (RuntimeError, ImportError, OSError) as error:
         cost = f"StyleGAN takes longer with torch's operations, which are used instead, StyleGAN3 several times as long; {SWITCH}=off silences this"

@@ -2,13 +2,14 @@
 // Convolution of images with 1x1 kernels on a CPU, and its gradient by the kernels: products of matrices. Every sum runs over its channels, or
 // pixels, in their order, so nothing depends on the number of threads.
 
-#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
-#include <pybind11/pybind11.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstring>
 
+#include "cpu_kernels.h"
 #include "cpu_product.h"
 
 namespace {
@@ -35,7 +36,6 @@ void panel(int64_t rows, int64_t depth, const float* a, int64_t a_step, const fl
 
 // See cpu_pointwise.py, which has checked the arguments: x [n, C, h, w] and w [O, C], both without gaps; [n, O, h, w].
 at::Tensor pointwise(const at::Tensor& x, const at::Tensor& w) {
-  pybind11::gil_scoped_release others_may_run;
   const int64_t from = x.size(1), to = w.size(0), pixels = x.size(2) * x.size(3), blocks = ceil_div(pixels, kTogether);
   at::Tensor y = at::empty({x.size(0), to, x.size(2), x.size(3)}, x.options());
   const float *images = x.const_data_ptr<float>(), *kernels = w.const_data_ptr<float>();
@@ -65,7 +65,6 @@ at::Tensor pointwise(const at::Tensor& x, const at::Tensor& w) {
 
 // The gradient [O, C] by w, from that by the results, dy [n, O, h, w].
 at::Tensor pointwise_kernels(const at::Tensor& x, const at::Tensor& dy) {
-  pybind11::gil_scoped_release others_may_run;
   const int64_t from = x.size(1), to = dy.size(1), pixels = x.size(2) * x.size(3);
   at::Tensor dw = at::zeros({to, from}, x.options());
   const float *images = x.const_data_ptr<float>(), *gradients = dy.const_data_ptr<float>();

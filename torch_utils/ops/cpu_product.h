@@ -2,8 +2,9 @@
 // Products of matrices of floats that lie in the cache, and transposing of vectors, for the convolutions on a CPU.
 #pragma once
 
-#include <ATen/Functions.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/cpu/vec/vec.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <array>

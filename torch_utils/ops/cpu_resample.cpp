@@ -9,10 +9,9 @@
 // through two rings that stay in the cache: of rows read (and up-sampled along x), and of up-sampled rows (filtered along x). A tile is a strip of
 // columns, so that nothing is computed twice but a few columns beside it. No sum depends on the number of threads.
 
-#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/cpu/vec/vec.h>
-#include <torch/csrc/utils/pybind.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <array>
@@ -21,6 +20,8 @@
 #include <optional>
 #include <tuple>
 #include <vector>
+
+#include "cpu_kernels.h"
 
 namespace {
 
@@ -420,13 +421,11 @@ void work(const Job<T>& job) {
   });
 }
 
-using Pair = std::array<int64_t, 2>;
-
 // y [n, C, h, w] of `size`; see resample() of cpu_kernels.py, which has checked the arguments.
 template <typename T>
-at::Tensor typed(const at::Tensor& x, const std::optional<at::Tensor>& bias, const at::Tensor& fu, const at::Tensor& fd, Pair up, Pair down,
+at::Tensor typed(const at::Tensor& x, const Maybe& bias, const at::Tensor& fu, const at::Tensor& fd, Pair up, Pair down,
                  Pair up_offset, Pair down_offset, Pair middle, Pair size, double up_gain, double down_gain,
-                 double slope, double clamp, int64_t mode, std::optional<at::Tensor> map) {
+                 double slope, double clamp, int64_t mode, Maybe map) {
   at::Tensor y = at::empty({x.size(0), x.size(1), size[1], size[0]}, x.options(), x.is_contiguous() ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast);
   Job<T> job{x, y, bias, Stage<T>(fu, up, up_offset, up_gain), Stage<T>(fd, down, down_offset, down_gain), middle,
              {slope != 1 || !std::isinf(clamp) || mode != kNone, static_cast<T>(slope), static_cast<T>(clamp)},
@@ -437,55 +436,13 @@ at::Tensor typed(const at::Tensor& x, const std::optional<at::Tensor>& bias, con
   return y;
 }
 
-at::Tensor resample(const at::Tensor& x, const std::optional<at::Tensor>& bias, const at::Tensor& fu, const at::Tensor& fd, Pair up, Pair down,
+}  // namespace
+
+at::Tensor resample(const at::Tensor& x, const Maybe& bias, const at::Tensor& fu, const at::Tensor& fd, Pair up, Pair down,
                     Pair up_offset, Pair down_offset, Pair middle, Pair size, double up_gain, double down_gain, double slope, double clamp,
-                    int64_t mode, std::optional<at::Tensor> map) {
-  pybind11::gil_scoped_release others_may_run;
+                    int64_t mode, Maybe map) {
   const auto& run = x.scalar_type() == at::kDouble ? typed<double> : typed<float>;
   return run(x, bias, fu, fd, up, down, up_offset, down_offset, middle, size, up_gain, down_gain, slope, clamp, mode, map);
 }
 
 int64_t lanes(bool is_double) { return is_double ? Vectorized<double>::size() : Vectorized<float>::size(); }
-
-}  // namespace
-
-using Maybe = std::optional<at::Tensor>;
-
-// cpu_activation.cpp
-at::Tensor bias_act(const at::Tensor& x, const Maybe& b, int64_t inner, double gain, double slope, double clamp);
-at::Tensor gradient(const at::Tensor& dy, const at::Tensor& y, double gain, double slope, double clamp);
-void finish_layer(at::Tensor x, const Maybe& noise, const at::Tensor& bias, double gain, double slope, double clamp);
-std::tuple<at::Tensor, at::Tensor, Maybe> layer_gradient(const at::Tensor& dy, const at::Tensor& y, const Maybe& noise, double gain, double slope,
-                                                         double clamp, bool by_pixel);
-at::Tensor scale_and_dot(at::Tensor g, const at::Tensor& x, const at::Tensor& scale);
-void add_scaled(at::Tensor dw, const at::Tensor& w, const at::Tensor& factors);
-
-// cpu_winograd.cpp
-std::tuple<at::Tensor, Maybe, Maybe> winograd(const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int64_t pad_x, int64_t stride, bool adjoint,
-                                              const Maybe& scale, bool demodulate, const Maybe& noise, const Maybe& bias, double gain, double slope,
-                                              double clamp);
-at::Tensor winograd_kernels(const at::Tensor& x, const at::Tensor& dy, int64_t pad_y, int64_t pad_x, int64_t stride, bool swapped,
-                            const Maybe& x_scale, const Maybe& dy_scale);
-
-// cpu_pointwise.cpp
-at::Tensor pointwise(const at::Tensor& x, const at::Tensor& w);
-at::Tensor pointwise_kernels(const at::Tensor& x, const at::Tensor& dy);
-
-PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  m.def("bias_act", &bias_act);
-  m.def("gradient", &gradient);
-  m.def("resample", &resample);
-  m.def("lanes", &lanes);
-  m.def("finish_layer", &finish_layer);
-  m.def("layer_gradient", &layer_gradient);
-  m.def("scale_and_dot", &scale_and_dot);
-  m.def("add_scaled", &add_scaled);
-  m.def("pointwise", &pointwise);
-  m.def("pointwise_kernels", &pointwise_kernels);
-  using pybind11::arg;
-  m.def("winograd", &winograd, arg("x"), arg("w"), arg("pad_y"), arg("pad_x"), arg("stride"), arg("adjoint"), arg("scale") = pybind11::none(),
-        arg("demodulate") = false, arg("noise") = pybind11::none(), arg("bias") = pybind11::none(), arg("gain") = 1.0, arg("slope") = 1.0,
-        arg("clamp") = 0.0);
-  m.def("winograd_kernels", &winograd_kernels, arg("x"), arg("dy"), arg("pad_y"), arg("pad_x"), arg("stride"), arg("swapped"),
-        arg("x_scale") = pybind11::none(), arg("dy_scale") = pybind11::none());
-}

@@ -12,10 +12,10 @@
 // With a stride of 2, even pixels meet the kernel's outer taps and odd ones its middle: along an axis F(4, 2) of 5 products, and 4 without any
 // transformation; 81 in both, where the definition has 144. The adjoint of that is the transposed convolution, which enlarges.
 
-#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/cpu/vec/vec.h>
-#include <pybind11/pybind11.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <array>
@@ -25,6 +25,7 @@
 #include <utility>
 
 #include "cpu_activation.h"
+#include "cpu_kernels.h"
 #include "cpu_product.h"
 
 namespace {
@@ -658,12 +659,11 @@ Images<T> images(T* data, const at::Tensor& x) {
 // See cpu_winograd.py, which has checked the arguments: x [n, C, h, w] dense; w [O, C, 3, 3], whose taps lie side by side, of an adjoint [C, O, 3, 3].
 // scale [n, C], x is multiplied with it. If demodulate, results are multiplied with norms [n, O], which come back, as do energies [C, O]. If a bias
 // [O] is there, results become clamp(gain lrelu(results + noise + bias)); noise is [1 or n, 1, height, width].
-std::tuple<at::Tensor, std::optional<at::Tensor>, std::optional<at::Tensor>> winograd(
-    const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int64_t pad_x, int64_t stride, bool adjoint, const std::optional<at::Tensor>& scale,
-    bool demodulate, const std::optional<at::Tensor>& noise, const std::optional<at::Tensor>& bias, double gain, double slope, double clamp) {
+std::tuple<at::Tensor, Maybe, Maybe> winograd(
+    const at::Tensor& x, const at::Tensor& w, int64_t pad_y, int64_t pad_x, int64_t stride, bool adjoint, const Maybe& scale,
+    bool demodulate, const Maybe& noise, const Maybe& bias, double gain, double slope, double clamp) {
   TORCH_CHECK(!bias || stride == 1, "an enlarged image is finished after its filter");
   TORCH_CHECK(!demodulate || scale, "norms are of scales");
-  pybind11::gil_scoped_release others_may_run;
   const int from = adjoint ? 0 : 1, to = 1 - from;
   const Kernels kernels{w.const_data_ptr<float>(), w.size(from), w.size(to), w.stride(from), w.stride(to), adjoint};
   const auto side = [&](int64_t size, int64_t pad) { return stride == 1 ? size + 2 * pad - 2 : adjoint ? 2 * size + 1 : (size + 2 * pad - 1) / 2; };
@@ -673,7 +673,7 @@ std::tuple<at::Tensor, std::optional<at::Tensor>, std::optional<at::Tensor>> win
   Images<const float> in = images(x.const_data_ptr<float>(), x);
   if (scale) in.scale = scale->const_data_ptr<float>();
   const Images<float> out{y.mutable_data_ptr<float>(), y.size(0), y.size(1), y.size(2), y.size(3), pixels};
-  std::optional<at::Tensor> energies, norms;
+  Maybe energies, norms;
   Demodulation demodulation;
   if (demodulate) {
     energies = at::empty({kernels.from, filled(kernels.to)}, x.options());
@@ -703,8 +703,7 @@ std::tuple<at::Tensor, std::optional<at::Tensor>, std::optional<at::Tensor>> win
 // The gradient by the kernels [O, C, 3, 3] from that by the results, dy; o next to o in memory if `swapped`. x and dy are multiplied with x_scale
 // [n, C] and dy_scale [n, O].
 at::Tensor winograd_kernels(const at::Tensor& x, const at::Tensor& dy, int64_t pad_y, int64_t pad_x, int64_t stride, bool swapped,
-                            const std::optional<at::Tensor>& x_scale, const std::optional<at::Tensor>& dy_scale) {
-  pybind11::gil_scoped_release others_may_run;
+                            const Maybe& x_scale, const Maybe& dy_scale) {
   const int64_t from = x.size(1), to = dy.size(1);
   at::Tensor dw = swapped ? at::zeros({from, to, 3, 3}, x.options()).transpose(0, 1) : at::zeros({to, from, 3, 3}, x.options());
   Images<const float> left = images(x.const_data_ptr<float>(), x), right = images(dy.const_data_ptr<float>(), dy);
