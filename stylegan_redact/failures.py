@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -41,7 +42,8 @@ def run(command: click.Command, words: Sequence[str], name: str) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except click.Abort as aborted:
-        click.echo("Aborted!", err=True)
+        if "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0":  # Ctrl-C reaches all processes of a run; one tells it.
+            click.echo("Aborted!", err=True)
         sys.exit(1 if isinstance(aborted.__context__, EOFError) else INTERRUPTED)  # EOFError: a question that nobody answers.
 
 

@@ -111,3 +111,17 @@ def test_a_question_that_nobody_answers_is_no_ctrl_c(monkeypatch: pytest.MonkeyP
         with pytest.raises(SystemExit) as left:
             failures.run(click.Command("ask", callback=ask), [], "ask")
         assert left.value.code == code and capsys.readouterr().err == "Aborted!\n"
+
+
+@pytest.mark.parametrize(("rank", "told"), [("0", "Aborted!\n"), ("1", "")])
+def test_of_several_processes_one_tells_that_ctrl_c_came(
+    rank: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(SystemExit) as left:
+        failures.run(click.Command("work", callback=work), [], "work")
+    assert left.value.code == 130 and capsys.readouterr().err.lstrip("\n") == told
