@@ -44,8 +44,8 @@ class Classifier:
         broken = ~torch.isfinite(out).all(dim=1)
         if bool(broken.any()) and bool(torch.isfinite(img[broken]).all()):  # nan > 0 is False: what cannot be told would count as not there.
             raise RedactError(
-                f"{len(img)} images were shown to the classifier of {', '.join(self.attributes)} - of {int(broken.sum())} its logits are infinite or nan, "
-                "though their pixels are finite - use one that gives a finite logit for every image"
+                f"{len(img)} images were shown to the classifier of {', '.join(self.attributes)} - of {int(broken.sum())} its logits are infinite "
+                "or nan, though their pixels are finite - use one that gives a finite logit for every image"
             )
         return out.detach()  # TorchScript may say that gradients are wanted where none are.
 
