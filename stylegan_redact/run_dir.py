@@ -9,7 +9,7 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,17 @@ def check_outdir(outdir: str | os.PathLike[str]) -> Path:
         what = "is no folder" if not os.path.isdir(there) else "may not be written to"
         raise RedactError(f"results were to go to {outdir} - {there} {what} - give another --outdir")
     return outdir
+
+
+def check_file(dest: Path, sources: Iterable[str | os.PathLike[str]]) -> None:
+    """Raises RedactError if no file could be written to `dest`, or one of `sources`, that it is made from, would be written over."""
+    asked = f"{dest} was to be written"
+    if not dest.name or os.path.isdir(dest):
+        raise RedactError(f"{asked} - that is a folder - give the name of a file in it")
+    if not os.path.isdir(dest.parent):
+        raise RedactError(f"{asked} - there is no folder {dest.parent} - make it, or give another name")
+    if os.path.realpath(dest) in {os.path.realpath(source) for source in sources}:
+        raise RedactError(f"{asked} - it is what it is made from, and would be written over - give another name")
 
 
 def next_run_id(outdir: Path) -> int:

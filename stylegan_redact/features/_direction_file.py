@@ -23,6 +23,7 @@ import torch
 
 from stylegan_redact.network import style_layers
 from stylegan_redact.types import RedactError
+from stylegan_redact.wspace.geometry import to_unit
 
 ENDINGS = (".npy", ".npz", ".pt", ".pth", ".json")
 SPACES = ("w", "w_plus", "s")
@@ -196,4 +197,4 @@ def _common(rows: torch.Tensor, asked: str) -> tuple[torch.Tensor, str]:
 def _unit(direction: torch.Tensor, asked: str) -> torch.Tensor:
     if not bool(torch.isfinite(direction).all()) or not bool(direction.any()):
         raise RedactError(f"{asked} - it is zero or not finite - give one that points somewhere")
-    return direction.double() / direction.double().norm()
+    return to_unit(direction)
