@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stylegan_redact.types import RedactError
 
@@ -97,6 +97,8 @@ def to_image(data: bytes, img_shape: tuple[int, int, int], asked: str, name: str
             with Image.open(io.BytesIO(data)) as opened:
                 upright = _eight_bits(ImageOps.exif_transpose(opened)).convert("RGB" if channels == 3 else "L")
         fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
+    except UnidentifiedImageError:  # What it says names an address in memory.
+        raise RedactError(f"{asked} - {name} cannot be read (it is no picture of a known kind) - take it out, or save it anew") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RedactError(f"{asked} - {name} cannot be read ({error}) - take it out, or save it anew") from None
     levels = torch.from_numpy(np.asarray(fitted).copy()).float() / 127.5 - 1  # uint8 => [-1, 1]

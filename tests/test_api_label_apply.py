@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import tiny_run
@@ -133,3 +134,12 @@ def test_another_network_is_refused(made: tuple[Path, Network, list[Network]]) -
     tiny_run.write_network(made[0] / "other.pkl", seed=1)
     with pytest.raises(RedactError, match="is of the network with the sha256"):
         apply(load_network(made[0] / "other.pkl"), made[0] / "0.safetensors")
+
+
+def test_a_file_of_another_kind_is_not_said_to_be_a_pickle_that_could_be_run(tmp_path: Path) -> None:
+    """NumPy tells of whatever it does not know that it were pickled, and how to load that unsafely."""
+    (tmp_path / "text.npz").write_text("seed,score")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
+    for name, told in (("text.npz", "it is no file of NumPy"), ("objects.npy", "it holds Python objects, which are not read")):
+        with pytest.raises(RedactError, match=rf"it cannot be read \({told}\) - make one"):
+            load_labels(tmp_path / name)

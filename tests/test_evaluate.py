@@ -15,14 +15,16 @@ import tiny_run
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from stylegan_redact import cli, evaluation
+from stylegan_redact import asking, cli, evaluation, job
 from stylegan_redact.attacks import resurface
 from stylegan_redact.detectors import load_torchscript
 from stylegan_redact.network import load_network, read_snapshot, save_network
 from stylegan_redact.networks.export import write_network_pickle
+from stylegan_redact.networks.stylegan2 import Discriminator, Generator
 from stylegan_redact.proof import attacking, judges, pair_store, plan
 from stylegan_redact.proof import run as proof_run
 from stylegan_redact.proof.plan import Request
+from stylegan_redact.types import RedactError
 
 N = 300
 
@@ -205,6 +207,20 @@ def test_what_the_files_are_to_each_other_is_told_before_anything_is_measured(fi
     assert "these two seem to be exchanged" in notes(after, before)
     assert "G_ema has other tensors after than before" in notes(before, other)
     assert "At psi 0 all seeds draw one picture" in notes(before, after, psi=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("resolution", [4, 8])
+def test_networks_that_draw_too_small_are_refused_before_anything_is_drawn(resolution: int, files: Path, tmp_path: Path) -> None:
+    """Else a folder is left with nothing in it, and at 4 pixels the discriminator falls over first."""
+    kwargs: Any = dict(img_resolution=resolution, img_channels=3, channel_base=64, channel_max=4)
+    G, D = Generator(z_dim=4, c_dim=0, w_dim=4, **kwargs), Discriminator(c_dim=0, **kwargs)
+    write_network_pickle(tmp_path / "small.pkl", G=G, D=D, G_ema=G)
+    small, judge, steers = str(tmp_path / "small.pkl"), str(files / "judge.pt"), str(files / "second.pt")
+    told = f"images {resolution} pixels wide was asked"
+    with pytest.raises(RedactError, match=told):
+        plan.prepare(Request(small, small, "glow", str(tmp_path / "runs"), judge=judge))
+    with pytest.raises(RedactError, match=told):
+        job.prepare(asking.Request(small, "glow", str(tmp_path / "runs"), classifier=steers, judge=judge))
 
 
 def test_networks_of_two_shapes_are_refused(files: Path, tmp_path: Path) -> None:

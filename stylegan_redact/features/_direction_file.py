@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stylegan_redact.latents import numpy_reason
 from stylegan_redact.network import style_layers
 from stylegan_redact.types import RedactError
 from stylegan_redact.wspace.geometry import to_unit
@@ -96,7 +97,7 @@ def _read(path: Path, asked: str) -> Any:
     except FileNotFoundError:
         raise RedactError(f"{asked} - there is no such file - check the name") from None
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        reason = numpy_reason(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise RedactError(f"{asked} - it cannot be read without running code in it ({reason}) - write it with numpy.save") from None
 
 

@@ -119,6 +119,7 @@ def prepare(request: Request) -> Plan:
     files = network_files.find_network(request.before), network_files.find_network(request.after)
     before, after = (load_network(file.snapshot, device, trust_source=request.trust_source) for file in files)
     _check_shapes(before.G_ema, after.G_ema)
+    network_files.check_size(before.G_ema)
     if class_requests.is_class(request.feature):
         raise RedactError(f"--feature={request.feature} was asked - a whole class is measured by the run that substitutes it - name an attribute")
     G: Any = before.G_ema

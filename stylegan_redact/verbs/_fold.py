@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from stylegan_redact import network_files, pickle_tree, pickles, run_dir
+from stylegan_redact.latents import numpy_reason
 from stylegan_redact.types import RedactError, Subspace
 from stylegan_redact.version import VERSION
 from stylegan_redact.wspace.affine import AffineEdit, fold_into_affine, move_to_quantile
@@ -75,7 +76,7 @@ def read_direction(path: Path) -> torch.Tensor:
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise RedactError(f"{asked} - it cannot be read ({str(error)[:120]}) - write it with numpy.save") from None
+        raise RedactError(f"{asked} - it cannot be read ({numpy_reason(error)}) - write it with numpy.save") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.size not in values.shape or values.size < 2:
         there = f"an array of shape {list(values.shape)}, {values.dtype}" if isinstance(values, np.ndarray) else "several arrays"
         raise RedactError(f"{asked} - it holds {there} - it must be one of shape [w_dim] or [1, w_dim]")
