@@ -123,6 +123,8 @@ def _files(path: Path, what: str) -> Iterator[tuple[str, bytes]]:
             return
         chosen = [path] if os.path.isfile(path) else _images(sorted(path.iterdir()), asked)
         for each in chosen:
+            if os.path.isdir(each):
+                raise RedactError(f"{asked} - {each.name} is a folder - take it out, or name it otherwise")
             if each.stat().st_size > MOST_BYTES:
                 raise RedactError(f"{asked} - {each.name} has more than {MOST_BYTES >> 20} MiB - make it smaller")
             yield each.name, each.read_bytes()
