@@ -220,7 +220,7 @@ def _check_repeatable(
             f"{asked} - it writes into the images that it is given, which others still need - write img = img * 0.5 instead of img.mul_(0.5)"
         )
     with torch.no_grad():
-        again, beside_itself = (net(img).float() for img in (probe.clone(), probe[:1].repeat(2, 1, 1, 1)))
+        again, beside_itself = (net(img).detach().float() for img in (probe.clone(), probe[:1].repeat(2, 1, 1, 1)))
     changed = [name for name, buffer in net.named_buffers() if name in held and not torch.equal(buffer, held[name])]
     what = f"it changes {', '.join(changed[:3])} while it answers" if changed else ""
     within = REPEATED * (1 + float(logit.abs().max()))

@@ -20,6 +20,8 @@ LOGS = ("log.txt", "stats.jsonl")
 """Of a run directory: what was told, and every event."""
 DELTA = "redaction.safetensors"
 """Of a run directory: the edit apart from the network."""
+OTHER_FORMATS = (".safetensors", ".pt", ".pth", ".npy", ".npz")
+"""Endings that no pickle of a network has: whoever refuses pickles goes by them."""
 _ATTEMPTS = 100
 """Other processes may take a number between our look and our mkdir."""
 
@@ -47,6 +49,13 @@ def check_file(dest: Path, sources: Iterable[str | os.PathLike[str]]) -> None:
         raise RedactError(f"{asked} - there is no folder {dest.parent} - make it, or give another name")
     if os.path.realpath(dest) in {os.path.realpath(source) for source in sources}:
         raise RedactError(f"{asked} - it is what it is made from, and would be written over - give another name")
+
+
+def check_pickle(dest: Path, sources: Iterable[str | os.PathLike[str]]) -> None:
+    """As `check_file`, of a pickle: raises RedactError too if its ending promises that it is none."""
+    if dest.suffix in OTHER_FORMATS:
+        raise RedactError(f"{dest} was to be written - it would be a pickle - name it .pkl; redact.py convert makes others of that")
+    check_file(dest, sources)
 
 
 def next_run_id(outdir: Path) -> int:

@@ -220,3 +220,18 @@ def test_an_image_without_an_answer_is_laid_to_the_classifier_not_counted_as_fre
         detector.logits(img)
     with torch.no_grad():  # What is broken here is the image, which whoever drew it tells.
         assert detector.logits(img.masked_fill(img == 1, math.nan))[:, 0].isnan().tolist() == [False, True, False]
+
+
+def test_numbers_that_want_gradients_are_no_reason_to_warn(tmp_path: Path) -> None:
+    """TorchScript may say that gradients are wanted where none are; torch warns who makes a number of that."""
+
+    class Learned(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(2))
+
+        def forward(self, img: torch.Tensor) -> torch.Tensor:
+            return torch.stack([img.mean([1, 2, 3]), img.amax([1, 2, 3])], 1) * self.weight
+
+    save_torchscript(Learned(), tmp_path / "learned.pt", ["mean", "most"])
+    assert load_torchscript(tmp_path / "learned.pt", "most", SHAPE).differentiable

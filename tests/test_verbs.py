@@ -214,10 +214,18 @@ def test_what_a_file_is_made_from_is_not_written_over(verb: str, tmp_path: Path)
     cases = {str(source): "would be written over", str(link): "would be written over", "": "that is a folder", str(tmp_path): "that is a folder"}
     if verb == "convert":  # Its ending is looked at first.
         cases = {dest: told for dest, told in cases.items() if dest.endswith(".pkl")}
+    else:
+        cases[str(tmp_path / "x.safetensors")] = "it would be a pickle - name it .pkl"
     cases[str(tmp_path / "none" / "x.pkl")] = "there is no folder"
     for dest, told in cases.items():
         result = run(verb, *words[verb], dest)
         assert result.exit_code == 2 and told in result.output and source.read_bytes() == before, result.output
+
+
+def test_labels_are_not_written_over_the_network(tmp_path: Path) -> None:
+    tiny_run.write_network(tmp_path / "tiny.pkl")
+    result = run("label", f"--network={tmp_path / 'tiny.pkl'}", "--feature=glow", f"--out={tmp_path / 'tiny.pkl'}", "--no-browser")
+    assert result.exit_code == 2 and "would be written over" in result.output and len([*tmp_path.iterdir()]) == 1
 
 
 def test_convert_leaves_private_paths_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def apply(network: str, paths: Sequence[Path], strengths: Sequence[float], dest:
     """
     if not paths:
         raise RedactError("--delta= was asked - it names no file, and the network would be written as it is - give one or more")
-    run_dir.check_file(dest, [network_files.locate(network), *paths])
+    run_dir.check_pickle(dest, [network_files.locate(network), *paths])
     snapshot = network_files.find_network(network).snapshot
     deltas = [delta.read(path) for path in paths]
     base = {key: snapshot.modules[key].tensors for key in delta.GENERATORS}

@@ -39,7 +39,7 @@ def fold(source: str, dest: Path, direction: Path, target: float | None = None) 
     Raises:
         RedactError: files that are missing or do not fit each other, no style layers, or layers that say too little of themselves.
     """
-    run_dir.check_file(dest, [network_files.locate(source), direction])
+    run_dir.check_pickle(dest, [network_files.locate(source), direction])
     unit = read_direction(direction)
     snapshot = network_files.find_network(source).snapshot
     tensors, counts, places = {}, {}, {}
