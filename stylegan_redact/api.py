@@ -8,12 +8,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from stylegan_redact import delta as deltas
 from stylegan_redact import evaluation, methods, plugins, several
 from stylegan_redact.labels import Labels
 from stylegan_redact.latents import LabelFile
-from stylegan_redact.network import copy_network, seed_range
+from stylegan_redact.network import c_dim_of, copy_network, sample_w, seed_range
 from stylegan_redact.types import Detector, Estimate, Feature, Network, Progress, RedactError
+
+_SAME = 0.05
+"""How far apart, of its length, w of one network may be on two machines: half precision, and more."""
+_GATHER = "gather it from this network"
 
 
 def label(network: Network, source: Any, n: int, *, first_seed: int = 0, batch: int = 32, progress: Progress | None = None) -> LabelFile:
@@ -65,10 +71,17 @@ def redact(
         progress: Told (stage, share done, figures).
 
     Raises:
-        RedactError: the feature lacks something that the method needs, or the method takes no more than one.
+        RedactError: the feature lacks something that the method needs, or is of another network, or the method takes no more than one.
     """
+    _check_network(network, "redacted")
     plugin = plugins.build(plugins.load(methods, method), {}) if isinstance(method, str) else method
+    if isinstance(plugin, type) or not callable(getattr(plugin, "redact", None)):
+        what = plugin.__name__ if isinstance(plugin, type) else type(plugin).__name__
+        raise RedactError(f"{what} was to redact - it is no method - give the name of one, or an instance of a class of methods/, such as Edit()")
+    if isinstance(keep, str):
+        raise RedactError(f"keep={keep!r} was given - it is one text, and names are taken from a tuple - give ({keep!r},)")
     joint = feature if isinstance(feature, Feature) else several.together(feature)
+    _check_origin(network, joint)
     several.refuse_unless_several(plugin, joint.name, len(joint.each))
     missing = [need for need in plugin.needs if any(getattr(part, need) is None for part in joint.each)]
     if missing:
@@ -131,6 +144,35 @@ def evaluate(
         keep:          Attributes whose largest change is asked for.
         batch:         Images at a time.
         labels:        Classes to measure, of conditional networks.
+
+    Raises:
+        RedactError: the networks differ in shape, the judge does not know the feature, or gives no logits of some image; or no seeds of NVIDIA's.
     """
+    for network in (before, after):
+        _check_network(network, "measured")
+    if not callable(getattr(judge, "logits", None)):
+        raise RedactError(f"{type(judge).__name__} was to judge - it gives no logits - load it first, with detectors.load_torchscript(path, ...)")
     pairs = evaluation.measure_pairs(before, after, judge, seeds, batch=batch, labels=labels)
     return evaluation.ask_several(pairs, (feature,) if isinstance(feature, str) else tuple(feature), keep=keep)
+
+
+def _check_network(network: Network, what: str) -> None:
+    if not isinstance(network, Network):
+        raise RedactError(f"{type(network).__name__} was to be {what} - it is no Network - give what load_network made of the file")
+
+
+def _check_origin(network: Network, feature: Feature) -> None:
+    """Raises RedactError if what the feature says of a seed is not what this network makes of it: its direction is a stranger's."""
+    latents = feature.latents
+    if latents is None or latents.seeds is None or len(latents.w) == 0:
+        return
+    G: Any = network.G_ema
+    seed, known = [int(latents.seeds[0])], latents.w[:1]
+    if known.shape[1] != G.w_dim:
+        raise RedactError(f"{feature.name} was to be redacted - its latents have {known.shape[1]} numbers, w of this network {G.w_dim} - {_GATHER}")
+    if c_dim_of(G) != (0 if latents.c is None else latents.c.shape[1]):
+        raise RedactError(f"{feature.name} was to be redacted - it was gathered for other classes than this network has - {_GATHER}")
+    with torch.no_grad():
+        made = sample_w(G, seed, c=None if latents.c is None else latents.c[:1])
+    if not float((made - known.to(made)).norm()) <= _SAME * float(made.norm()):
+        raise RedactError(f"{feature.name} was to be redacted - this network makes another w of seed {seed[0]} than its latents have - {_GATHER}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,8 @@ NAMES_FILE = "attributes.json"
 
 SUM_TO_ONE = 1e-4
 """How near to one the sum of what should be logits must be to be taken for that of probabilities."""
+REPEATED = 0.01
+"""How far two answers to the same image may be apart, of the largest logit and one: half precision, in another order."""
 _DESCRIBE = "say in a JSON file beside it what it takes and which output is meant, docs/classifiers.md"
 
 
@@ -37,7 +39,15 @@ class Classifier:
 
     def logits(self, img: torch.Tensor) -> torch.Tensor:
         out = self.net(img).reshape(len(img), -1).float()
-        return out if torch.is_grad_enabled() else out.detach()  # TorchScript may say that gradients are wanted where none are.
+        if torch.is_grad_enabled():
+            return out
+        broken = ~torch.isfinite(out).all(dim=1)
+        if bool(broken.any()) and bool(torch.isfinite(img[broken]).all()):  # nan > 0 is False: what cannot be told would count as not there.
+            raise RedactError(
+                f"{len(img)} images were shown to the classifier of {', '.join(self.attributes)} - of {int(broken.sum())} its logits are infinite "
+                "or nan, though their pixels are finite - use one that gives a finite logit for every image"
+            )
+        return out.detach()  # TorchScript may say that gradients are wanted where none are.
 
 
 def load_bundled(role: str, device: torch.device | str = "cpu") -> Classifier:
@@ -102,7 +112,8 @@ def tried(net: torch.nn.Module, attributes: tuple[str, ...], img_shape: tuple[in
     """The network as a detector of these attributes, after it was tried on two images.
 
     Raises:
-        RedactError: it does not take such images, or gives something else than finite logits, one for each attribute.
+        RedactError: it does not take such images, gives something else than finite logits, one for each attribute, or what it gives for an image
+            depends on more than the image, or it writes into what it is given.
     """
     for parameter in net.parameters():
         parameter.requires_grad_(False)
@@ -162,25 +173,62 @@ def attributes_of(text: str, feature: str, asked: str) -> tuple[str, ...]:
 def _try(net: torch.nn.Module, num_logits: int, img_shape: tuple[int, int, int], device: torch.device | str, asked: str) -> bool:
     """Whether two images' logits have a gradient, after a look whether they are logits at all."""
     probe = torch.linspace(-1, 1, 2 * img_shape[0] * img_shape[1] * img_shape[2], device=device).reshape(2, *img_shape).requires_grad_(True)
+    shown, held = probe.clone(), _buffers(net)  # No leaf: what writes into it is found out, and told as what it is.
     try:
-        logit = net(probe)
+        logit = net(shown)
     except Exception as error:  # noqa: BLE001 - TorchScript raises whatever the user's code raises
         reason = str(error).strip().splitlines()[-1][:200]
         raise RedactError(
             f"{asked} - it does not take images of shape [n, {', '.join(map(str, img_shape))}]: {reason} - train it on such images, or {_DESCRIBE}"
         ) from None
     wanted = "one finite logit for each image, [n] or [n, 1]" if num_logits == 1 else f"finite logits [n, {num_logits}], as it names so many"
-    if not isinstance(logit, torch.Tensor) or logit.numel() != 2 * num_logits or len(logit) != 2:
-        got = f"shape {list(logit.shape)}" if isinstance(logit, torch.Tensor) else type(logit).__name__
+    if not isinstance(logit, torch.Tensor) or logit.is_complex() or logit.numel() != 2 * num_logits or len(logit) != 2:
+        got = (
+            f"{'complex numbers, ' if logit.is_complex() else ''}shape {list(logit.shape)}"
+            if isinstance(logit, torch.Tensor)
+            else type(logit).__name__
+        )
         raise RedactError(f"{asked} - two images gave {got} - it must give {wanted}; or {_DESCRIBE}")
     if not bool(torch.isfinite(logit).all()):
         raise RedactError(f"{asked} - of two images' logits {int((~torch.isfinite(logit)).sum())} are infinite or nan - it must give {wanted}")
+    _check_repeatable(net, probe.detach(), shown.detach(), logit.detach().float(), held, asked)
     if num_logits > 1 and (what := _shares(logit.detach().reshape(2, num_logits).double())):
         raise RedactError(
             f"{asked} - two images gave {what} that add up to one, and a logit above 0 has to say that the attribute shows - "
             "give log(p / (1 - p)) of each, or probabilities and a JSON file that says so (docs/classifiers.md)"
         )
     return logit.requires_grad
+
+
+def _buffers(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: buffer.clone() for name, buffer in net.named_buffers()}
+
+
+def _check_repeatable(
+    net: torch.nn.Module, probe: torch.Tensor, shown: torch.Tensor, logit: torch.Tensor, held: Mapping[str, torch.Tensor], asked: str
+) -> None:
+    """Raises RedactError unless the logit of an image is of that image alone: figures are of images, and the same command gives the same ones.
+
+    Args:
+        probe: img [2, C, H, W], as they were.
+        shown: The same after the network saw them.
+        logit: What it gave.
+        held:  Its buffers before that.
+    """
+    if not torch.equal(probe, shown):
+        raise RedactError(
+            f"{asked} - it writes into the images that it is given, which others still need - write img = img * 0.5 instead of img.mul_(0.5)"
+        )
+    with torch.no_grad():
+        again, beside_itself = (net(img).detach().float() for img in (probe.clone(), probe[:1].repeat(2, 1, 1, 1)))
+    changed = [name for name, buffer in net.named_buffers() if name in held and not torch.equal(buffer, held[name])]
+    what = f"it changes {', '.join(changed[:3])} while it answers" if changed else ""
+    within = REPEATED * (1 + float(logit.abs().max()))
+    for answer, first, why in ((again, logit, "the second time"), (beside_itself[:1], logit[:1], "with another one beside it")):
+        if not what and not float((answer.reshape(first.shape) - first).abs().max()) <= within:
+            what = f"it gives the same image another logit {why} ({float(first.flatten()[0]):.4g}, then {float(answer.flatten()[0]):.4g})"
+    if what:
+        raise RedactError(f"{asked} - {what} - export it in eval mode, without dropout, random numbers or statistics of the batch")
 
 
 def _shares(answers: torch.Tensor) -> str:

@@ -116,6 +116,8 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         RedactError: it cannot be read.
     """
     digest = hashlib.sha256()
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise RedactError(f"{os.fspath(path)} was to be read - it is a pipe or a device, and would be read more than once - save it as a file")
     try:
         with open(path, "rb") as file:
             while chunk := file.read(1 << 20):

@@ -57,6 +57,8 @@ def asked(feature: str) -> Asked:
         raise RedactError(
             f"--feature={feature} was asked - there is no source {source!r}; there are {'; '.join(SOURCES.values())} - name one of these"
         )
+    if not value.strip():
+        raise RedactError(f"--feature={feature} was asked - nothing stands behind {source}: - write {SOURCES[source]}")
     options: dict[str, Any] = {}
     while source in _WITH_OPTIONS and (last := _OPTION.search(value)) is not None:
         options |= plugins.with_options(f"_:{last.group(1)}={last.group(2)}")[1]

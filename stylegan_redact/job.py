@@ -77,6 +77,7 @@ def prepare(request: Request) -> Plan:
     file, network = network_files.load(request.network, request.decoder, device, request.trust_source)
     G: Any = network.G_ema
     network_files.check_access(G, request.access)
+    network_files.check_size(G)
     who = casting.cast(request, method, file, network, device)
     both = tuple(name for name in who.detector.attributes if name in who.judge.attributes)
     keep = tuple(steering.attribute_name(name, both, "attribute to keep", "the detector and the judge", either=True) for name in request.keep)

@@ -79,7 +79,7 @@ def load_labels(path: str | os.PathLike[str]) -> LabelFile:
     except FileNotFoundError:
         raise RedactError(f"{asked} - there is no such file - make one with redact.py label") from None
     except (OSError, ValueError, EOFError, KeyError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise RedactError(f"{asked} - it cannot be read ({str(error)[:120]}) - make one with redact.py label") from None
+        raise RedactError(f"{asked} - it cannot be read ({numpy_reason(error)}) - make one with redact.py label") from None
     missing = [name for name in _NEEDED if name not in arrays]
     if missing:
         raise RedactError(f"{asked} - it has no {', '.join(missing)} - make one with redact.py label, or as docs/labels.md says")
@@ -97,3 +97,11 @@ def load_labels(path: str | os.PathLike[str]) -> LabelFile:
         c=None if c is None else torch.from_numpy(c).float(),
     )  # fmt: skip
     return LabelFile(str(arrays["feature"]), latents, tuple(map(str, source)), str(arrays["network_sha256"]))
+
+
+def numpy_reason(error: Exception) -> str:
+    """Why NumPy could not read a file. Where it speaks of pickles, and how to run them, the file is of another kind, or would have to be run."""
+    text = str(error)
+    if "allow_pickle" in text:
+        return "it holds Python objects, which are not read" if text.startswith("Object arrays") else "it is no file of NumPy"
+    return text[:120]

@@ -134,7 +134,10 @@ def save_network(network: Network, path: str | os.PathLike[str], *, original: pi
     for key, net in (("G", network.G), ("D", network.D), ("G_ema", network.G_ema)):
         if net is None:
             continue
-        before = original.modules[key].tensors
+        before = original.modules[key].tensors if key in original.modules else {}
+        strange = sorted(net.state_dict().keys() - before.keys())
+        if strange:
+            raise RedactError(f"a redacted pickle was to be written - its original has no {key}.{strange[0]} - give what the network was loaded from")
         # Ours are float32; each tensor goes back as the type that the file has it in.
         after = {name: tensor.detach().cpu().to(before[name].dtype) for name, tensor in net.state_dict().items()}
         _check_range(key, net.state_dict(), after)

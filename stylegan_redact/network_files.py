@@ -18,6 +18,7 @@ from stylegan_redact import decoder_files
 from stylegan_redact.asking import bundled
 from stylegan_redact.decoder_files import DecoderFile, Weights
 from stylegan_redact.downloads import download, sha256_of
+from stylegan_redact.losses.ms_ssim import scale_weights
 from stylegan_redact.network import load_network, read_snapshot, save_network
 from stylegan_redact.pickles import Snapshot
 from stylegan_redact.types import Network, RedactError
@@ -107,6 +108,11 @@ def check_access(G: Any, accesses: Sequence[str]) -> None:
     """Raises RedactError if a way in is asked that the network does not have."""
     if G.num_ws < 2 and set(accesses) - {"z"}:
         raise RedactError(f"--access={','.join(accesses)} was asked of a decoder - z is all that goes into it - leave --access out")
+
+
+def check_size(G: Any) -> None:
+    """Raises RedactError if the network draws too small for what is compared of its pictures."""
+    scale_weights(G.img_resolution)
 
 
 def _short(network: str) -> str:

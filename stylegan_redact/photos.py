@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stylegan_redact.types import RedactError
 
@@ -97,6 +97,8 @@ def to_image(data: bytes, img_shape: tuple[int, int, int], asked: str, name: str
             with Image.open(io.BytesIO(data)) as opened:
                 upright = _eight_bits(ImageOps.exif_transpose(opened)).convert("RGB" if channels == 3 else "L")
         fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
+    except UnidentifiedImageError:  # What it says names an address in memory.
+        raise RedactError(f"{asked} - {name} cannot be read (it is no picture of a known kind) - take it out, or save it anew") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RedactError(f"{asked} - {name} cannot be read ({error}) - take it out, or save it anew") from None
     levels = torch.from_numpy(np.asarray(fitted).copy()).float() / 127.5 - 1  # uint8 => [-1, 1]
@@ -121,6 +123,8 @@ def _files(path: Path, what: str) -> Iterator[tuple[str, bytes]]:
             return
         chosen = [path] if os.path.isfile(path) else _images(sorted(path.iterdir()), asked)
         for each in chosen:
+            if os.path.isdir(each):
+                raise RedactError(f"{asked} - {each.name} is a folder - take it out, or name it otherwise")
             if each.stat().st_size > MOST_BYTES:
                 raise RedactError(f"{asked} - {each.name} has more than {MOST_BYTES >> 20} MiB - make it smaller")
             yield each.name, each.read_bytes()

@@ -36,9 +36,11 @@ def read_path(path: Path, what: str, interpret: Interpret) -> Any:
         RedactError:   missing, damaged, or something else.
     """
     if not os.path.exists(path):
-        raise RedactError(f"{path} was to be read - there is no such file - check the name and the folder ({path.resolve().parent})")
+        raise RedactError(f"{path} was to be read - there is no such file - check the name and the folder ({os.path.realpath(path.parent)})")
     if os.path.isdir(path):
         raise RedactError(f"{path} was to be read - it is a folder - give the .pkl file in it")
+    if not os.path.isfile(path):
+        raise RedactError(f"{path} was to be read - it is a pipe or a device, and what is read here is read more than once - save it as a file")
     try:
         with path.open("rb") as file:
             return read_open(file, str(path), what, interpret)

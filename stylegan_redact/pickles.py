@@ -193,6 +193,8 @@ def write_snapshot(
         RedactError: a name, shape or type that the snapshot does not have, a value that is not plain, or the file cannot be written.
     """
     path = Path(path)
+    if not path.name:
+        raise RedactError(f"{path} was to be written - that is a folder - give the name of a file in it")
     _check_request(snapshot, tensors)
     changed = {key: _changed(snapshot.modules[key].tensors, wanted) for key, wanted in tensors.items()}
     tree, dropped = pickle_tree.without_paths(snapshot._tree)

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ LOGS = ("log.txt", "stats.jsonl")
 """Of a run directory: what was told, and every event."""
 DELTA = "redaction.safetensors"
 """Of a run directory: the edit apart from the network."""
+OTHER_FORMATS = (".safetensors", ".pt", ".pth", ".npy", ".npz")
+"""Endings that no pickle of a network has: whoever refuses pickles goes by them."""
 _ATTEMPTS = 100
 """Other processes may take a number between our look and our mkdir."""
 
@@ -36,6 +38,24 @@ def check_outdir(outdir: str | os.PathLike[str]) -> Path:
         what = "is no folder" if not os.path.isdir(there) else "may not be written to"
         raise RedactError(f"results were to go to {outdir} - {there} {what} - give another --outdir")
     return outdir
+
+
+def check_file(dest: Path, sources: Iterable[str | os.PathLike[str]]) -> None:
+    """Raises RedactError if no file could be written to `dest`, or one of `sources`, that it is made from, would be written over."""
+    asked = f"{dest} was to be written"
+    if not dest.name or os.path.isdir(dest):
+        raise RedactError(f"{asked} - that is a folder - give the name of a file in it")
+    if not os.path.isdir(dest.parent):
+        raise RedactError(f"{asked} - there is no folder {dest.parent} - make it, or give another name")
+    if os.path.realpath(dest) in {os.path.realpath(source) for source in sources}:
+        raise RedactError(f"{asked} - it is what it is made from, and would be written over - give another name")
+
+
+def check_pickle(dest: Path, sources: Iterable[str | os.PathLike[str]]) -> None:
+    """As `check_file`, of a pickle: raises RedactError too if its ending promises that it is none."""
+    if dest.suffix in OTHER_FORMATS:
+        raise RedactError(f"{dest} was to be written - it would be a pickle - name it .pkl; redact.py convert makes others of that")
+    check_file(dest, sources)
 
 
 def next_run_id(outdir: Path) -> int:

@@ -7,16 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
+import tiny_conditional
 import tiny_run
 import torch
 
-from stylegan_redact import apply, delta, label, redact
+from stylegan_redact import apply, delta, evaluate, label, redact, save_network
 from stylegan_redact.features.attribute import Attribute
 from stylegan_redact.features.labels import LabelsFile
 from stylegan_redact.features.sefa import Sefa
 from stylegan_redact.latents import load_labels, save_labels
+from stylegan_redact.methods.fold import Fold
 from stylegan_redact.network import copy_network, load_network, read_snapshot, sample_w
 from stylegan_redact.types import Feature, LabelledLatents, Network, RedactError
 
@@ -133,3 +136,47 @@ def test_another_network_is_refused(made: tuple[Path, Network, list[Network]]) -
     tiny_run.write_network(made[0] / "other.pkl", seed=1)
     with pytest.raises(RedactError, match="is of the network with the sha256"):
         apply(load_network(made[0] / "other.pkl"), made[0] / "0.safetensors")
+
+
+def test_a_file_of_another_kind_is_not_said_to_be_a_pickle_that_could_be_run(tmp_path: Path) -> None:
+    """NumPy tells of whatever it does not know that it were pickled, and how to load that unsafely."""
+    (tmp_path / "text.npz").write_text("seed,score")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
+    for name, told in (("text.npz", "it is no file of NumPy"), ("objects.npy", "it holds Python objects, which are not read")):
+        with pytest.raises(RedactError, match=rf"it cannot be read \({told}\) - make one"):
+            load_labels(tmp_path / name)
+
+
+@pytest.fixture(scope="module")
+def known() -> tuple[Network, Feature]:
+    network = tiny.network()
+    return network, tiny.feature(network)
+
+
+def test_what_is_handed_over_is_what_the_functions_take(known: tuple[Network, Feature]) -> None:
+    """Each in a sentence: a path, a class, a text where the thing itself is meant, and a feature of another network, which nothing else notices."""
+    network, feature = known
+    other = replace(network, G_ema=tiny_run.generator(seed=3))
+    judge = tiny.Corners(network.G_ema)
+    wrong: dict[str, Any] = {
+        "str was to be redacted - it is no Network": lambda: redact("ffhq.pkl", feature),  # type: ignore[arg-type]
+        "Fold was to redact - it is no method": lambda: redact(network, feature, Fold),
+        "keep='glow' was given - it is one text": lambda: redact(network, feature, "fold", keep="glow"),  # type: ignore[arg-type]
+        "this network makes another w of seed": lambda: redact(other, feature, "fold"),
+        "str was to judge - it gives no logits": lambda: evaluate(network, network, "glow", "judge.pt", range(9)),  # type: ignore[arg-type]
+        "the seed -1 was to be measured": lambda: evaluate(network, network, "glow", judge, range(-1, 9)),
+        "the seed 1.5 was to be measured": lambda: evaluate(network, network, "glow", judge, [1.5, 2]),  # type: ignore[list-item]
+    }
+    for told, call in wrong.items():
+        with pytest.raises(RedactError, match=told):
+            call()
+
+
+def test_a_network_is_saved_into_the_file_that_it_is_of(known: tuple[Network, Feature], tmp_path: Path) -> None:
+    tiny_run.write_network(tmp_path / "tiny.pkl")
+    original, network = read_snapshot(tmp_path / "tiny.pkl"), load_network(tmp_path / "tiny.pkl")
+    with pytest.raises(RedactError, match="that is a folder"):
+        save_network(redact(network, known[1], "fold"), "", original=original, record={})
+    deeper = tiny_conditional.network("stylegan3")
+    with pytest.raises(RedactError, match="its original has no G.mapping.embed.bias - give what the network was loaded from"):
+        save_network(deeper, tmp_path / "out.pkl", original=original, record={})

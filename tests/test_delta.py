@@ -95,7 +95,13 @@ def test_another_base_is_refused_with_both_hashes(made: tuple[Path, Snapshot, li
 
 @pytest.mark.parametrize(
     ("option", "told"),
-    [("--strength=0", "above 0"), ("--strength=much", "no numbers"), ("--strength=1,1", "1 deltas"), ("--delta=none.safetensors", "missing")],
+    [
+        ("--strength=0", "above 0"),
+        ("--strength=much", "no numbers"),
+        ("--strength=1,1", "1 deltas"),
+        ("--delta=none.safetensors", "missing"),
+        ("--delta=,", "it names no file"),
+    ],
 )
 def test_what_cannot_be_applied_is_refused(made: tuple[Path, Snapshot, list[Network]], option: str, told: str) -> None:
     assert told in run(made[0], f"--delta={made[0] / '0.safetensors'}", option)

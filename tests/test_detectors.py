@@ -151,3 +151,87 @@ def test_a_refused_file_is_told_what_is_wrong_and_what_to_do(tmp_path, columns, 
     tiny_run.save_torchscript(Gives(columns, value), tmp_path / "odd.pt")
     with pytest.raises(RedactError, match=says):
         load_torchscript(tmp_path / "odd.pt", "beard", (channels, 4, 4))
+
+
+class Unrepeatable(torch.nn.Module):
+    """A bright corner's logit, spoilt in one of the ways that files in the wild are."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
+        if self.how == "dropout":
+            img = torch.nn.functional.dropout(img, 0.5, training=True)
+        if self.how == "batch":
+            img = torch.nn.functional.batch_norm(img, None, None, training=True)
+        if self.how == "counts":
+            self.seen += 1
+        if self.how == "in place":
+            img.mul_(0.5).add_(0.5)
+        logit = 20 * img[:, :, :8, :8].mean([1, 2, 3])
+        return torch.complex(logit, logit) if self.how == "complex" else logit
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("dropout", "it gives the same image another logit the second time .* - export it in eval mode"),
+        ("batch", "it gives the same image another logit with another one beside it .* - export it in eval mode"),
+        ("counts", "it changes seen while it answers - export it in eval mode"),
+        ("in place", r"it writes into the images that it is given, .* instead of img.mul_\(0.5\)"),
+        ("complex", "two images gave complex numbers"),
+    ],
+)
+def test_a_logit_is_of_its_image_alone(how: str, told: str, tmp_path: Path) -> None:
+    """Of these a rate would be another one each time, or with another --batch-gpu, or that of other pictures."""
+    tiny_run.save_torchscript(Unrepeatable(how), tmp_path / "spoilt.pt")
+    with pytest.raises(RedactError, match=told):
+        load_torchscript(tmp_path / "spoilt.pt", "glow", SHAPE)
+
+
+def test_answers_that_are_true_or_false_are_logits_of_one_and_zero(tmp_path: Path) -> None:
+    class Verdict(torch.nn.Module):
+        def forward(self, img: torch.Tensor) -> torch.Tensor:
+            return img.mean([1, 2, 3]) > 0
+
+    tiny_run.save_torchscript(Verdict(), tmp_path / "verdict.pt")
+    assert load_torchscript(tmp_path / "verdict.pt", "glow", SHAPE).logits(torch.ones(2, *SHAPE)).flatten().tolist() == [1, 1]
+
+
+class Undecided(torch.nn.Module):
+    """No answer about images whose first pixel is white."""
+
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
+        logit = img.mean([1, 2, 3])
+        return torch.where(img[:, 0, 0, 0] == 1, torch.full_like(logit, math.nan), logit)
+
+
+def test_an_image_without_an_answer_is_laid_to_the_classifier_not_counted_as_free_of_the_feature(tmp_path: Path) -> None:
+    tiny_run.save_torchscript(Undecided(), tmp_path / "undecided.pt")
+    detector = load_torchscript(tmp_path / "undecided.pt", "glow", SHAPE)
+    img = torch.zeros(3, *SHAPE)
+    img[1] = 1
+    with (
+        torch.no_grad(),
+        pytest.raises(RedactError, match="3 images were shown to the classifier of glow - of 1 its logits are infinite or nan, though"),
+    ):
+        detector.logits(img)
+    with torch.no_grad():  # What is broken here is the image, which whoever drew it tells.
+        assert detector.logits(img.masked_fill(img == 1, math.nan))[:, 0].isnan().tolist() == [False, True, False]
+
+
+def test_numbers_that_want_gradients_are_no_reason_to_warn(tmp_path: Path) -> None:
+    """TorchScript may say that gradients are wanted where none are; torch warns who makes a number of that."""
+
+    class Learned(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(2))
+
+        def forward(self, img: torch.Tensor) -> torch.Tensor:
+            return torch.stack([img.mean([1, 2, 3]), img.amax([1, 2, 3])], 1) * self.weight
+
+    save_torchscript(Learned(), tmp_path / "learned.pt", ["mean", "most"])
+    assert load_torchscript(tmp_path / "learned.pt", "most", SHAPE).differentiable

@@ -10,16 +10,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny_conditional
 import tiny_run
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from stylegan_redact import cli, evaluation
+from stylegan_redact import asking, cli, evaluation, job
 from stylegan_redact.attacks import resurface
 from stylegan_redact.detectors import load_torchscript
 from stylegan_redact.network import load_network, read_snapshot, save_network
-from stylegan_redact.proof import attacking, judges, pair_store
+from stylegan_redact.networks.export import write_network_pickle
+from stylegan_redact.networks.stylegan2 import Discriminator, Generator
+from stylegan_redact.proof import attacking, judges, pair_store, plan
 from stylegan_redact.proof import run as proof_run
+from stylegan_redact.proof.plan import Request
+from stylegan_redact.types import RedactError
 
 N = 300
 
@@ -147,6 +152,8 @@ def test_the_same_command_gives_the_same_bytes_and_another_seed_others(files: Pa
         ({"second-judge": "judge"}, "the same file"),
         ({"judge-misses": "5/3"}, "MISSES/N"),
         ({"psi": "much"}, "psi is a number from 0 to 2"),
+        ({"psi": ""}, "--psi= was asked - psi is a number from 0 to 2"),
+        ({"keep": "glow"}, "'glow' was to be redacted and kept"),
         ({"noise": "loud"}, "const, random"),
         ({"extractor": "nothing.pt"}, "nothing.pt"),
         ({"attacks": "gradient"}, "give --attacker"),
@@ -175,6 +182,45 @@ def test_two_equal_commands_at_once_get_two_folders(tmp_path: Path, monkeypatch:
         assert first != second
     with proof_run._folder(plan) as again:
         assert again == second
+
+
+def test_a_psi_is_measured_once_however_it_is_written(files: Path, tmp_path: Path) -> None:
+    """Of two the figures would go by one name, and the files of one over those of the other."""
+    result = run(*options(files, tmp_path, psi="0,1,1.0,1.0000001,-0"), "--dry-run")
+    assert result.exit_code == 0 and '"cells": [\n    "psi 0, const noise, z",\n    "psi 1, const noise, z",\n    "psi 0, random' in result.output
+
+
+def test_what_the_files_are_to_each_other_is_told_before_anything_is_measured(files: Path, tmp_path: Path) -> None:
+    """Exchanged, one as good as unrelated, and psi 0, where many seeds are one picture: figures alone would not show any of it."""
+
+    def notes(before: Path, after: Path, **other: Any) -> str:
+        asked = Request(str(before), str(after), "glow", str(tmp_path), judge=str(files / "judge.pt"), num_images=N, extractor="none", **other)
+        return "\n".join(plan.prepare(asked).notes)
+
+    before, after, other = files / "before.pkl", tmp_path / "after.pkl", tmp_path / "other.pkl"
+    original, network = read_snapshot(before), load_network(str(files / "after.pkl"))
+    save_network(network, after, original=original, record={"network_sha256": original.sha256, "feature": "glow"})
+    deeper, D = tiny_conditional.generator3(c_dim=0), network.D
+    assert D is not None
+    write_network_pickle(other, G=deeper, D=D, G_ema=deeper)
+    assert "exchanged" not in notes(before, after) and "other tensors" not in notes(before, after) and "psi 0" not in notes(before, after)
+    assert "these two seem to be exchanged" in notes(after, before)
+    assert "G_ema has other tensors after than before" in notes(before, other)
+    assert "At psi 0 all seeds draw one picture" in notes(before, after, psi=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("resolution", [4, 8])
+def test_networks_that_draw_too_small_are_refused_before_anything_is_drawn(resolution: int, files: Path, tmp_path: Path) -> None:
+    """Else a folder is left with nothing in it, and at 4 pixels the discriminator falls over first."""
+    kwargs: Any = dict(img_resolution=resolution, img_channels=3, channel_base=64, channel_max=4)
+    G, D = Generator(z_dim=4, c_dim=0, w_dim=4, **kwargs), Discriminator(c_dim=0, **kwargs)
+    write_network_pickle(tmp_path / "small.pkl", G=G, D=D, G_ema=G)
+    small, judge, steers = str(tmp_path / "small.pkl"), str(files / "judge.pt"), str(files / "second.pt")
+    told = f"images {resolution} pixels wide was asked"
+    with pytest.raises(RedactError, match=told):
+        plan.prepare(Request(small, small, "glow", str(tmp_path / "runs"), judge=judge))
+    with pytest.raises(RedactError, match=told):
+        job.prepare(asking.Request(small, "glow", str(tmp_path / "runs"), classifier=steers, judge=judge))
 
 
 def test_networks_of_two_shapes_are_refused(files: Path, tmp_path: Path) -> None:

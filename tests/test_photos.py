@@ -101,3 +101,15 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     halves(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert "a.png cannot be read" in refused(tmp_path)
+
+
+def test_a_folder_by_the_name_of_a_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(RedactError, match="a.png is a folder - take it out"):
+        photos.of_person(tmp_path, SHAPE)
+
+
+def test_what_is_no_picture_is_told_without_an_address_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(RedactError, match=r"a.png cannot be read \(it is no picture of a known kind\)"):
+        photos.of_person(tmp_path, SHAPE)

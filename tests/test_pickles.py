@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stylegan_redact import pickle_encode, pickle_stream, pickle_values, torch_storage
+from stylegan_redact.downloads import sha256_of
 from stylegan_redact.pickles import Snapshot, read_snapshot, write_snapshot
 from stylegan_redact.types import RedactError
 
@@ -413,6 +415,16 @@ class TestWrongFiles:
             read_snapshot(tmp_path / "nothing.pkl")
         with pytest.raises(RedactError, match="it is a folder"):
             read_snapshot(tmp_path)
+        (tmp_path / "loop.pkl").symlink_to(tmp_path / "loop.pkl")
+        with pytest.raises(RedactError, match="there is no such file"):
+            read_snapshot(tmp_path / "loop.pkl")
+
+    def test_a_pipe_is_refused_and_not_waited_for(self, tmp_path: Path) -> None:
+        """Nobody writes into it; and what came out of one could not be read again for its hash."""
+        os.mkfifo(tmp_path / "pipe.pkl")
+        for read in (read_snapshot, sha256_of):
+            with pytest.raises(RedactError, match="it is a pipe or a device"):
+                read(tmp_path / "pipe.pkl")
 
 
 plain_values = st.recursive(

@@ -97,6 +97,7 @@ def test_what_is_refused(made: tuple[Path, list[str], Path], tmp_path: Path) -> 
         ([network, "--feature=class:1", labels], "unconditional"),
         ([network, "--feature=glow", f"--labels={folder / 'tiny.pkl'}"], "cannot be read"),
         ([network, "--feature=moon:1"], "there is no source 'moon'"),
+        ([network, "--feature=images:"], "nothing stands behind images:"),  # An empty variable of the shell; not the folder that one is in.
         ([network, "--feature=direction:nothing.npy"], "there is no such file"),
         ([network, "--feature=sefa:x"], "give sefa:0"),
         ([network, "--feature=sefa:0:depth=3"], "'depth'"),

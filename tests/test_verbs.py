@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import hostile
+import numpy as np
 import pytest
 import safetensors.torch
 import tiny_run
@@ -198,6 +199,33 @@ def test_convert_refuses_in_a_sentence(tmp_path: Path) -> None:
     for (source, dest), told in cases.items():
         result = run("convert", str(tmp_path / source), str(tmp_path / dest))
         assert result.exit_code == 2 and told in result.output and not (tmp_path / dest).exists(), result.output
+
+
+@pytest.mark.parametrize("verb", ["convert", "fold", "apply"])
+def test_what_a_file_is_made_from_is_not_written_over(verb: str, tmp_path: Path) -> None:
+    """The network as it was would be gone, by whatever name it is called; and a folder is told before anything is read."""
+    source, link = tmp_path / "tiny.pkl", tmp_path / "link.pkl"
+    tiny_run.write_network(source)
+    link.symlink_to(source)
+    np.save(tmp_path / "way.npy", np.eye(8)[0])
+    before = source.read_bytes()
+    words = {"convert": [str(source)], "fold": [f"--direction={tmp_path / 'way.npy'}", str(source)]}
+    words["apply"] = [f"--network={source}", f"--delta={tmp_path / 'redaction.safetensors'}"]
+    cases = {str(source): "would be written over", str(link): "would be written over", "": "that is a folder", str(tmp_path): "that is a folder"}
+    if verb == "convert":  # Its ending is looked at first.
+        cases = {dest: told for dest, told in cases.items() if dest.endswith(".pkl")}
+    else:
+        cases[str(tmp_path / "x.safetensors")] = "it would be a pickle - name it .pkl"
+    cases[str(tmp_path / "none" / "x.pkl")] = "there is no folder"
+    for dest, told in cases.items():
+        result = run(verb, *words[verb], dest)
+        assert result.exit_code == 2 and told in result.output and source.read_bytes() == before, result.output
+
+
+def test_labels_are_not_written_over_the_network(tmp_path: Path) -> None:
+    tiny_run.write_network(tmp_path / "tiny.pkl")
+    result = run("label", f"--network={tmp_path / 'tiny.pkl'}", "--feature=glow", f"--out={tmp_path / 'tiny.pkl'}", "--no-browser")
+    assert result.exit_code == 2 and "would be written over" in result.output and len([*tmp_path.iterdir()]) == 1
 
 
 def test_convert_leaves_private_paths_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,6 +202,9 @@ def _check(seeds: Sequence[int], batch: int, access: str, noise_mode: str) -> No
     # A range has each seed once; a set of a million would take more memory than all that is measured.
     if len(seeds) == 0 or (not isinstance(seeds, range) and len(set(seeds)) < len(seeds)):
         raise RedactError(f"{len(seeds)} seeds were to be measured - {len(set(seeds))} of them are different - give one or more, each once")
+    strange = [seed for seed in (seeds[0], seeds[-1]) if int(seed) != seed or not 0 <= seed < 2**32]
+    if strange:
+        raise RedactError(f"the seed {strange[0]} was to be measured - NVIDIA's seeds are whole numbers from 0 to {2**32 - 1} - give such")
     if batch < 1:
         raise RedactError(f"batch={batch} was asked - images are drawn at least 1 at a time - give a larger batch")
     if access not in ACCESSES:

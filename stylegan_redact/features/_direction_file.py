@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from stylegan_redact.latents import numpy_reason
 from stylegan_redact.network import style_layers
 from stylegan_redact.types import RedactError
+from stylegan_redact.wspace.geometry import to_unit
 
 ENDINGS = (".npy", ".npz", ".pt", ".pth", ".json")
 SPACES = ("w", "w_plus", "s")
@@ -95,7 +97,7 @@ def _read(path: Path, asked: str) -> Any:
     except FileNotFoundError:
         raise RedactError(f"{asked} - there is no such file - check the name") from None
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        reason = numpy_reason(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise RedactError(f"{asked} - it cannot be read without running code in it ({reason}) - write it with numpy.save") from None
 
 
@@ -196,4 +198,4 @@ def _common(rows: torch.Tensor, asked: str) -> tuple[torch.Tensor, str]:
 def _unit(direction: torch.Tensor, asked: str) -> torch.Tensor:
     if not bool(torch.isfinite(direction).all()) or not bool(direction.any()):
         raise RedactError(f"{asked} - it is zero or not finite - give one that points somewhere")
-    return direction.double() / direction.double().norm()
+    return to_unit(direction)

@@ -15,6 +15,7 @@ from stylegan_redact.attacks.inversion import Inversion
 from stylegan_redact.labels import Labels, of_class
 from stylegan_redact.network import c_dim_of, draws_noise, load_network, seed_range, span
 from stylegan_redact.network_files import NetworkFile
+from stylegan_redact.pickles import Snapshot
 from stylegan_redact.precision import no_shortcuts
 from stylegan_redact.proof import attacking, judges
 from stylegan_redact.types import Network, RedactError
@@ -118,6 +119,7 @@ def prepare(request: Request) -> Plan:
     files = network_files.find_network(request.before), network_files.find_network(request.after)
     before, after = (load_network(file.snapshot, device, trust_source=request.trust_source) for file in files)
     _check_shapes(before.G_ema, after.G_ema)
+    network_files.check_size(before.G_ema)
     if class_requests.is_class(request.feature):
         raise RedactError(f"--feature={request.feature} was asked - a whole class is measured by the run that substitutes it - name an attribute")
     G: Any = before.G_ema
@@ -130,6 +132,8 @@ def prepare(request: Request) -> Plan:
         raise RedactError("the attack inversion was asked - it needs pictures that show the feature - give --positives=DIR, or other attacks")
     detectors.column(panel.judge, panel.feature)
     keep = tuple(steering.attribute_name(name, panel.judge.attributes, "attribute to keep", "the judge") for name in request.keep)
+    if panel.feature in keep:
+        raise RedactError(f"{panel.feature!r} was to be redacted and kept - it can be one of the two - take it out of --keep")
     batch = request.batch_gpu or meant.default_batch(device, G.img_resolution)
     first = request.seed * asking.SEEDS_PER_RUN + FIRST_SEED
     seeds = seed_range(first, request.num_images or DEFAULT_IMAGES[device.type])
@@ -177,6 +181,8 @@ def _cells(request: Request, before: Network, after: Network) -> tuple[tuple[Cel
     modes, notes = request.noise, tuple[str, ...]()
     if noisy and not any(draws_noise(net.G_ema) for net in (before, after)):
         modes, notes = ("const",), ("Random noise draws the same images: no layer of either network adds any. It is not measured again.",)
+    if 0 in request.psi:
+        notes += ("At psi 0 all seeds draw one picture, of each class: n counts seeds there, not pictures, and no interval at psi 0 means anything.",)
     return tuple(Cell(psi, noise, access) for access, noise, psi in itertools.product(request.access, modes, request.psi)), notes
 
 
@@ -195,8 +201,21 @@ def _relation(files: Sequence[NetworkFile]) -> tuple[str, ...]:
     before, after = (file.snapshot for file in files)
     if before.sha256 == after.sha256:
         return ("Before and after are the same file: every change below is 0.",)
-    record = after.redaction
-    named = record.get("network_sha256") if isinstance(record, Mapping) else None
-    if named is not None and named != before.sha256 and network_files.original_sha256(after) != before.sha256:
-        return (f"The file after says that it was made of another file ({str(named)[:12]}...) than the one given as before.",)
+    if after.sha256 in _made_of(before):
+        return ("The file before says that it was made of the file after: these two seem to be exchanged.",)
+    origins = _made_of(after)
+    if origins and before.sha256 not in origins:
+        return (f"The file after says that it was made of another file ({origins[0][:12]}...) than the one given as before.",)
+    one, other = ({name: tensor.shape for name, tensor in snapshot.modules["G_ema"].tensors.items()} for snapshot in (before, after))
+    if one != other:
+        return ("G_ema has other tensors after than before, and was hardly made of it: what is compared seed by seed may be strangers.",)
     return ()
+
+
+def _made_of(snapshot: Snapshot) -> list[str]:
+    """sha256 of every file that this one says it was made of, the last first."""
+    found, record = [], snapshot.redaction
+    while isinstance(record, Mapping) and isinstance(record.get("network_sha256"), str):
+        found.append(record["network_sha256"])
+        record = record.get("earlier")
+    return found

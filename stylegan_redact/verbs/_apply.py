@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stylegan_redact import delta, network_files, pickles
+from stylegan_redact import delta, network_files, pickles, run_dir
 from stylegan_redact.types import RedactError
 from stylegan_redact.version import VERSION
 
@@ -37,6 +37,9 @@ def apply(network: str, paths: Sequence[Path], strengths: Sequence[float], dest:
     Raises:
         RedactError: files that are missing, damaged, or do not fit each other.
     """
+    if not paths:
+        raise RedactError("--delta= was asked - it names no file, and the network would be written as it is - give one or more")
+    run_dir.check_pickle(dest, [network_files.locate(network), *paths])
     snapshot = network_files.find_network(network).snapshot
     deltas = [delta.read(path) for path in paths]
     base = {key: snapshot.modules[key].tensors for key in delta.GENERATORS}

@@ -21,7 +21,7 @@ from stylegan_redact.foreign import released
 from stylegan_redact.network import load_network, read_snapshot
 from stylegan_redact.networks import build, export, rosinality
 from stylegan_redact.pickles import NETWORKS
-from stylegan_redact.run_dir import whole_file
+from stylegan_redact.run_dir import check_file, whole_file
 from stylegan_redact.types import RedactError, UntrustedFile
 
 METADATA = "stylegan-redact"
@@ -51,6 +51,7 @@ def convert(source: str, dest: Path, trust_source: tuple[str, ...] = ()) -> tupl
     if dest.suffix not in asking.CONVERTS_TO:
         raise RedactError(f"{dest} was to be written - its ending must be {' or '.join(asking.CONVERTS_TO)} - choose one of these")
     path = network_files.locate(source)
+    check_file(dest, [path])
     if trust_source:
         return _convert_trusted(path, dest, trust_source)
     found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)

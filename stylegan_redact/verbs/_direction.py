@@ -13,7 +13,7 @@ import torch
 from stylegan_redact import asking, feature_requests, given, job, pictures
 from stylegan_redact.backends import described
 from stylegan_redact.network import generate
-from stylegan_redact.run_dir import check_outdir, whole_file, write_json
+from stylegan_redact.run_dir import check_file, check_outdir, whole_file, write_json
 from stylegan_redact.types import Feature, Network, RedactError, Subspace
 from stylegan_redact.version import VERSION
 from stylegan_redact.wspace.geometry import shift_along
@@ -79,10 +79,8 @@ def _refuse_sources(out: Path, request: asking.Request) -> None:
     classifiers = [Path(text) for text in (request.classifier, request.judge) if text is not None]
     read = [Path(text) for text in (request.network, request.labels) if text is not None] + classifiers + [*map(described.beside, classifiers)]
     read += [Path(asked.value)] if asked.source in (feature_requests.DIRECTION, feature_requests.LABELS) else []
-    kept = {os.path.realpath(path) for path in read}
     for path in _files(out):
-        if os.path.realpath(path) in kept:
-            raise RedactError(f"a direction was to go to {out} - {path} is what it is made from, and would be written over - give another --out")
+        check_file(path, read)
 
 
 def strip(network: Network, feature: Feature, subspace: Subspace, *, steps: int, reach: float) -> torch.Tensor:

@@ -15,7 +15,7 @@ from stylegan_redact.types import ACCESSES, RedactError
 def evaluate(dry_run: bool, gpus: int | None, **values: Any) -> None:
     """Measures as the options of the verb say, and tells it."""
     with on_ranks(gpus, values["device"]) as progress:
-        values["psi"] = tuple(_psi(text) for text in dict.fromkeys(values["psi"]))
+        values["psi"] = tuple(dict.fromkeys(_psi(text) for text in values["psi"] or ("",)))
         for name, known in (("noise", plan.NOISE_MODES), ("access", ACCESSES)):
             values[name] = _chosen(name, values[name], known)
         found = plan.prepare(plan.Request(**values))
@@ -33,7 +33,7 @@ def _psi(text: str) -> float:
         value = float("nan")
     if not 0 <= value <= 2:
         raise RedactError(f"--psi={text} was asked - psi is a number from 0 to 2 - give for example --psi=1,0.7")
-    return value
+    return float(f"{value:g}")  # Six digits, as it is named in figures and files: two that look alike there are one.
 
 
 def _chosen(name: str, asked: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:

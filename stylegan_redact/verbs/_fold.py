@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylegan_redact import network_files, pickle_tree, pickles
+from stylegan_redact import network_files, pickle_tree, pickles, run_dir
+from stylegan_redact.latents import numpy_reason
 from stylegan_redact.types import RedactError, Subspace
 from stylegan_redact.version import VERSION
 from stylegan_redact.wspace.affine import AffineEdit, fold_into_affine, move_to_quantile
+from stylegan_redact.wspace.geometry import to_unit
 
 GENERATORS = ("G", "G_ema")
 _LINEAR = "torch.nn.modules.linear.Linear"
@@ -37,6 +39,7 @@ def fold(source: str, dest: Path, direction: Path, target: float | None = None) 
     Raises:
         RedactError: files that are missing or do not fit each other, no style layers, or layers that say too little of themselves.
     """
+    run_dir.check_pickle(dest, [network_files.locate(source), direction])
     unit = read_direction(direction)
     snapshot = network_files.find_network(source).snapshot
     tensors, counts, places = {}, {}, {}
@@ -73,14 +76,14 @@ def read_direction(path: Path) -> torch.Tensor:
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise RedactError(f"{asked} - it cannot be read ({str(error)[:120]}) - write it with numpy.save") from None
+        raise RedactError(f"{asked} - it cannot be read ({numpy_reason(error)}) - write it with numpy.save") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.size not in values.shape or values.size < 2:
         there = f"an array of shape {list(values.shape)}, {values.dtype}" if isinstance(values, np.ndarray) else "several arrays"
         raise RedactError(f"{asked} - it holds {there} - it must be one of shape [w_dim] or [1, w_dim]")
     direction = torch.from_numpy(values.astype(np.float64)).flatten()
     if not bool(torch.isfinite(direction).all()) or not bool(direction.any()):
         raise RedactError(f"{asked} - it is zero or not finite - give one that points somewhere")
-    return direction / direction.norm()
+    return to_unit(direction)
 
 
 def _place(snapshot: pickles.Snapshot, key: str, unit: torch.Tensor) -> float:

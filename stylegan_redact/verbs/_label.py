@@ -17,7 +17,7 @@ from stylegan_redact.label_page.session import Session
 from stylegan_redact.labels import of_class
 from stylegan_redact.network import load_network, seed_range
 from stylegan_redact.precision import no_shortcuts
-from stylegan_redact.run_dir import check_outdir
+from stylegan_redact.run_dir import check_file, check_outdir
 from stylegan_redact.types import RedactError
 
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -46,6 +46,7 @@ def open_page(  # noqa: PLR0913 - the options of the verb
     check_outdir(out.parent)
     if not os.path.isdir(out.parent):
         raise RedactError(f"labels were to go to {out} - there is no such folder - make it, or give another --out")
+    check_file(out, [network_files.locate(network)])
     where = meant.device_of(device)
     no_shortcuts(where)
     file = network_files.find_network(network)

@@ -17,6 +17,7 @@ from PIL import Image
 from scipy.interpolate import CubicSpline
 
 from stylegan_redact import labels, network_files
+from stylegan_redact.latents import numpy_reason
 from stylegan_redact.meant import default_batch, device_of
 from stylegan_redact.network import broadcast_w, generate, sample_w
 from stylegan_redact.pictures import to_grid
@@ -103,7 +104,7 @@ def codes_in(path: Path, shape: tuple[int, int]) -> torch.Tensor:
         with np.load(path, allow_pickle=False) as file:
             w = np.asarray(file["w"], dtype=np.float32)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        raise RedactError(f"{asked} - no w can be read ({str(error)[:120]}) - give an .npz with w [n, num_ws, w_dim]") from None
+        raise RedactError(f"{asked} - no w can be read ({numpy_reason(error)}) - give an .npz with w [n, num_ws, w_dim]") from None
     if w.ndim != 3 or w.shape[1:] != shape or not 1 <= len(w) <= MOST_PLACES or not np.isfinite(w).all():
         raise RedactError(
             f"{asked} - w has the shape {list(w.shape)} - this network takes finite [n, {shape[0]}, {shape[1]}], 1 to {MOST_PLACES} of them"

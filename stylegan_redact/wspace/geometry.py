@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -111,3 +112,11 @@ def kept_directions(feature: Feature, latents: LabelledLatents, keep: tuple[str,
             raise RedactError(f"{name} was to be kept - {told}, too few either way for a direction - label more, or take it out of the keep-list")
         rows.append(find_subspace(LabelledLatents(latents.w, score)).basis[0])
     return torch.stack(rows)
+
+
+def to_unit(direction: torch.Tensor) -> torch.Tensor:
+    """The direction [w_dim], finite and not zero, float64, of length 1, however large or small its numbers are."""
+    direction = direction.double()
+    _, exponent = math.frexp(float(direction.abs().max()))
+    direction = direction * 2.0 ** min(-exponent, 1000)  # Exact; without it the squares of 1e200 or 1e-200 would be none.
+    return direction / direction.norm()

@@ -13,7 +13,7 @@ import torch
 from stylegan_redact.several import together
 from stylegan_redact.types import Feature, RedactError
 from stylegan_redact.wspace.affine import AffineEdit, move_to_quantile, partly
-from stylegan_redact.wspace.geometry import gate_for, hinge_for, kept_directions, move_for
+from stylegan_redact.wspace.geometry import gate_for, hinge_for, kept_directions, move_for, to_unit
 
 W = planted_latents.latents()
 
@@ -118,3 +118,12 @@ def test_two_names_for_one_direction_are_refused() -> None:
     beard = planted_latents.feature("beard", W)
     with pytest.raises(RedactError, match="take fewer features"):
         fold_of(together([beard, dataclasses.replace(beard, name="whiskers")]))
+
+
+@pytest.mark.parametrize("size", [1e300, 1.0, 1e-300, 5e-324])
+def test_a_direction_has_length_one_whatever_its_numbers(size: float) -> None:
+    direction = torch.tensor([3.0, 0, -4], dtype=torch.float64) * size
+    wanted = [0.6, 0, -0.8]
+    assert to_unit(direction).tolist() == pytest.approx(wanted)
+    plain = torch.randn(64, generator=torch.Generator().manual_seed(0)).double()
+    assert torch.equal(to_unit(plain), plain / plain.norm())  # To the bit: scaling is by a power of two.
