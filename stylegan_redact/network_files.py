@@ -137,12 +137,18 @@ def locate(network: str) -> Path:
     return path
 
 
+def made_of(snapshot: Snapshot) -> list[str]:
+    """sha256 of every file that this one says it was made of, the last first."""
+    found, record = [], snapshot.redaction
+    while isinstance(record, Mapping) and isinstance(record.get("network_sha256"), str):
+        found.append(record["network_sha256"])
+        record = record.get("earlier")
+    return found
+
+
 def original_sha256(snapshot: Snapshot) -> str:
     """Of the file that the first of all redactions started from; the snapshot's own if it was never redacted."""
-    sha256, record = snapshot.sha256, snapshot.redaction
-    while isinstance(record, Mapping) and isinstance(record.get("network_sha256"), str):
-        sha256, record = record["network_sha256"], record.get("earlier")
-    return sha256
+    return [snapshot.sha256, *made_of(snapshot)][-1]
 
 
 def notes(snapshot: Snapshot | Weights, network: Network) -> list[str]:

@@ -46,7 +46,7 @@ def check_file(dest: Path, sources: Iterable[str | os.PathLike[str]]) -> None:
     if not dest.name or os.path.isdir(dest):
         raise RedactError(f"{asked} - that is a folder - give the name of a file in it")
     if not os.path.isdir(dest.parent):
-        raise RedactError(f"{asked} - there is no folder {dest.parent} - make it, or give another name")
+        raise RedactError(f"{asked} - there is no such folder - make it, or give another name")
     if os.path.realpath(dest) in {os.path.realpath(source) for source in sources}:
         raise RedactError(f"{asked} - it is what it is made from, and would be written over - give another name")
 

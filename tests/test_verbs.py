@@ -216,7 +216,7 @@ def test_what_a_file_is_made_from_is_not_written_over(verb: str, tmp_path: Path)
         cases = {dest: told for dest, told in cases.items() if dest.endswith(".pkl")}
     else:
         cases[str(tmp_path / "x.safetensors")] = "it would be a pickle - name it .pkl"
-    cases[str(tmp_path / "none" / "x.pkl")] = "there is no folder"
+    cases[str(tmp_path / "none" / "x.pkl")] = "there is no such folder"
     for dest, told in cases.items():
         result = run(verb, *words[verb], dest)
         assert result.exit_code == 2 and told in result.output and source.read_bytes() == before, result.output

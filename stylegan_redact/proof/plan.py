@@ -15,7 +15,6 @@ from stylegan_redact.attacks.inversion import Inversion
 from stylegan_redact.labels import Labels, of_class
 from stylegan_redact.network import c_dim_of, draws_noise, load_network, seed_range, span
 from stylegan_redact.network_files import NetworkFile
-from stylegan_redact.pickles import Snapshot
 from stylegan_redact.precision import no_shortcuts
 from stylegan_redact.proof import attacking, judges
 from stylegan_redact.types import Network, RedactError
@@ -201,21 +200,12 @@ def _relation(files: Sequence[NetworkFile]) -> tuple[str, ...]:
     before, after = (file.snapshot for file in files)
     if before.sha256 == after.sha256:
         return ("Before and after are the same file: every change below is 0.",)
-    if after.sha256 in _made_of(before):
+    if after.sha256 in network_files.made_of(before):
         return ("The file before says that it was made of the file after: these two seem to be exchanged.",)
-    origins = _made_of(after)
+    origins = network_files.made_of(after)
     if origins and before.sha256 not in origins:
         return (f"The file after says that it was made of another file ({origins[0][:12]}...) than the one given as before.",)
     one, other = ({name: tensor.shape for name, tensor in snapshot.modules["G_ema"].tensors.items()} for snapshot in (before, after))
     if one != other:
         return ("G_ema has other tensors after than before, and was hardly made of it: what is compared seed by seed may be strangers.",)
     return ()
-
-
-def _made_of(snapshot: Snapshot) -> list[str]:
-    """sha256 of every file that this one says it was made of, the last first."""
-    found, record = [], snapshot.redaction
-    while isinstance(record, Mapping) and isinstance(record.get("network_sha256"), str):
-        found.append(record["network_sha256"])
-        record = record.get("earlier")
-    return found

@@ -38,8 +38,6 @@ def find(request: asking.Request, out: Path, *, steps: int = 7, reach: float = 2
     if not out.name:
         raise RedactError(f"a direction was to go to {out} - that is a folder - give the name of files without ending, such as {out / 'direction'}")
     check_outdir(out.parent)
-    if not os.path.isdir(out.parent):
-        raise RedactError(f"a direction was to go to {out} - there is no such folder - make it, or give another --out")
     _refuse_sources(out, request)
     replaced = [path.name for path in _files(out) if os.path.exists(path)]
     plan = job.prepare(request)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -41,12 +40,8 @@ def open_page(  # noqa: PLR0913 - the options of the verb
     Raises:
         RedactError: the network cannot be drawn, the clicks beside `out` are about something else, or nothing can be written there.
     """
-    if not out.name or os.path.isdir(out):
-        raise RedactError(f"labels were to go to {out} - that is a folder - give the name of a file, such as {out / 'labels.npz'}")
+    check_file(out, [network])
     check_outdir(out.parent)
-    if not os.path.isdir(out.parent):
-        raise RedactError(f"labels were to go to {out} - there is no such folder - make it, or give another --out")
-    check_file(out, [network_files.locate(network)])
     where = meant.device_of(device)
     no_shortcuts(where)
     file = network_files.find_network(network)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The compiled CPU code as a Python module. Alone in its file: its headers take longer to compile than any of the code.
+// The compiled CPU code as a Python module. Alone in its file: with its headers each of the others would take seconds more to compile.
 
 #include <torch/csrc/utils/pybind.h>
 
