@@ -234,6 +234,23 @@ def test_too_little_is_not_saved_and_another_network_is_refused(served: PageServ
 
 
 @pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium here: install the package chromium")
+def test_no_button_moves_while_pages_turn(served: PageServer, tmp_path: Path) -> None:
+    """Who aims at "Save and close" as a page turns must not press "Guesses are right"."""
+    places = "JSON.stringify([...document.querySelectorAll('footer button')].map(b => b.getBoundingClientRect()))"
+    page = browser.Browser(tmp_path / "profile")
+    try:
+        for width in (1200, 400):
+            page.open(served.url, width, 900)
+            page.until("state && document.querySelectorAll('.cell').length > 12")
+            seen = {}
+            for change in ("state.mode = 'label'", "state.mode = 'check'", "state.cells.forEach(c => c.label = true)"):
+                seen[page.value(f"{change}, draw(), document.querySelector('#next').innerText.split('\\n')[0]")] = page.value(places)
+            assert list(seen) == ["The rest do not, next", "Guesses are right, next", "Next page"] and len(set(seen.values())) == 1, seen
+    finally:
+        page.close()
+
+
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium here: install the package chromium")
 def test_the_whole_way_in_a_browser(network: Path, tmp_path: Path) -> None:
     """Start, label with keys and the mouse, close, open again, check guesses, save; then a fold with the result."""
     truth, out = bright(network, range(POOL)), tmp_path / "labels.npz"

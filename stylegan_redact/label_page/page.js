@@ -212,7 +212,7 @@ function draw() {
   $("mode-check").disabled = !state.can_check && state.mode === "label";
   for (const mode of ["label", "check"]) $(`mode-${mode}`).setAttribute("aria-pressed", String(state.mode === mode));
   const open = state.cells.some((cell) => cell.label === null);
-  $("next-text").textContent = !open ? "Next page" : state.mode === "check" ? "Guesses are right, next" : "The rest do not, next";
+  for (const kind of ["label", "check", "done"]) $(`next-${kind}`).classList.toggle("shown", kind === (open ? state.mode : "done"));
   $("skip").disabled = !open;
   drawGrid();
   if ($("zoom").open) drawZoom();
