@@ -223,7 +223,7 @@ def redact(dry_run: bool, gpus: int | None, **values: Any) -> None:
         estimate = time_estimate.describe(time_estimate.estimate_seconds(plan), str(plan.device))
         progress.tell(f"This will take {estimate}")
         if dry_run:
-            progress.tell("Dry run; exiting.")
+            progress.tell(job.dry_run(plan))
             return
         _carry_out(plan, progress)
 

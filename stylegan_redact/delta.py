@@ -7,6 +7,7 @@ network does not get the base back. Tensors that G and G_ema share are there onc
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ import safetensors.torch
 import torch
 
 from stylegan_redact.pickles import Snapshot
+from stylegan_redact.pipes import check_no_pipe
 from stylegan_redact.run_dir import DELTA, strict, whole_file
 from stylegan_redact.types import Estimate, Network, RedactError
 
@@ -85,6 +87,7 @@ def read(path: str | os.PathLike[str]) -> Delta:
     """
     asked = f"the delta {os.fspath(path)} was to be read"
     tensors: dict[str, dict[str, torch.Tensor]] = {key: {} for key in GENERATORS}
+    check_no_pipe(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_METADATA, "null")
@@ -130,13 +133,18 @@ def applied(
         strengths: One for each.
 
     Raises:
-        RedactError: a delta of another network, or with tensors that the base does not have, or numbers that are not finite in the end.
+        RedactError: a delta of another network, or one given twice, or with tensors that the base does not have, or numbers that are not finite in the end.
     """
     for delta in deltas:
         if delta.base != sha256:
             raise RedactError(
                 f"{delta.name} was to be applied - it is of the network with the sha256 {delta.base}, this one has {sha256} - "
                 "give the one that it is of"
+            )
+    for one, other in itertools.combinations(deltas, 2):
+        if _alike(one, other):
+            raise RedactError(
+                f"{one.name} and {other.name} were to be applied - they are one and the same - give it once, with a --strength if it is to go further"
             )
     new: dict[str, dict[str, torch.Tensor]] = {}
     for key in GENERATORS:
@@ -161,6 +169,12 @@ def _sum(before: torch.Tensor, steps: Sequence[tuple[float, torch.Tensor]]) -> t
     for strength, after in steps:
         total = total + strength * (after.to(before.device).double() - before.double())
     return total.to(before.dtype)
+
+
+def _alike(one: Delta, other: Delta) -> bool:
+    if any(one.tensors[key].keys() != other.tensors[key].keys() for key in GENERATORS):
+        return False
+    return all(torch.equal(tensor, other.tensors[key][name]) for key in GENERATORS for name, tensor in one.tensors[key].items())
 
 
 def _is_description(told: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from stylegan_redact.pipes import check_no_pipe
 from stylegan_redact.types import RedactError
 
 PIN = "#sha256="
@@ -116,8 +117,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         RedactError: it cannot be read.
     """
     digest = hashlib.sha256()
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise RedactError(f"{os.fspath(path)} was to be read - it is a pipe or a device, and would be read more than once - save it as a file")
+    check_no_pipe(path)
     try:
         with open(path, "rb") as file:
             while chunk := file.read(1 << 20):

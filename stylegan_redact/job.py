@@ -27,6 +27,7 @@ from stylegan_redact import (
     profiling,
     ranks,
     reporting,
+    resuming,
     run_dir,
     running,
     several,
@@ -149,6 +150,16 @@ def provenance(plan: Plan) -> dict[str, Any]:
     return record | ({"earlier": plan.file.snapshot.redaction} if plan.file.snapshot.redaction is not None else {})
 
 
+def dry_run(plan: Plan) -> str:
+    """What to tell in place of carrying it out.
+
+    Raises:
+        RedactError: the run that was to be resumed cannot be.
+    """
+    foreseen = resuming.foreseen(plan.request.resume, plan.request.outdir, _description(plan), resolved(plan))
+    return f"{foreseen}\nDry run; exiting.".lstrip()
+
+
 def carry_out(plan: Plan, progress: Progress) -> Path:
     """Labels, redacts, measures and writes.
 
@@ -159,11 +170,14 @@ def carry_out(plan: Plan, progress: Progress) -> Path:
         RedactError: the feature is too rare or too common, a method that finds no way, or a disk that is full.
         Ended:       a signal came; the run can be resumed.
     """
-    name = f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}"
     ending = network_files.result_path(Path(), plan.file).suffix
-    with running.running(plan.request, name, options=resolved(plan), ending=ending, progress=progress) as run:
+    with running.running(plan.request, _description(plan), options=resolved(plan), ending=ending, progress=progress) as run:
         _carry_out(plan, run, progress)
     return run.folder
+
+
+def _description(plan: Plan) -> str:
+    return f"redact-{plan.feature}-{plan.file.name}-{plan.request.method}"
 
 
 def _carry_out(plan: Plan, run: running.Run, progress: Progress) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stylegan_redact.pipes import check_no_pipe
 from stylegan_redact.types import LabelledLatents, RedactError
 
 _NEEDED = ("seeds", "w", "scores", "source", "network_sha256", "feature")
@@ -72,6 +73,7 @@ def load_labels(path: str | os.PathLike[str]) -> LabelFile:
         RedactError: no such file, another kind of file, or arrays that do not fit each other.
     """
     asked = f"labels were expected in {os.fspath(path)}"
+    check_no_pipe(path)
     try:
         with Path(path).open("rb") as file:
             held = np.load(file, allow_pickle=False)

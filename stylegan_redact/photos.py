@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from stylegan_redact.pipes import check_no_pipe
 from stylegan_redact.types import RedactError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -117,6 +118,7 @@ def _files(path: Path, what: str) -> Iterator[tuple[str, bytes]]:
     asked = f"{what} in {path}"
     if not os.path.exists(path):
         raise RedactError(f"{asked} - there is no such folder or file - give a folder, a zip archive or an image file")
+    check_no_pipe(path)
     try:
         if zipfile.is_zipfile(path):
             yield from _zipped(path, asked)

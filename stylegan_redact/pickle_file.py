@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from stylegan_redact import pickle_recognise, torch_storage
 from stylegan_redact.pickle_stream import TRUSTED, Refused, Untrusted, decode
 from stylegan_redact.pickle_values import Reader, resolve
+from stylegan_redact.pipes import check_no_pipe
 from stylegan_redact.types import RedactError, UntrustedFile
 
 DAMAGE = (
@@ -39,8 +40,7 @@ def read_path(path: Path, what: str, interpret: Interpret) -> Any:
         raise RedactError(f"{path} was to be read - there is no such file - check the name and the folder ({os.path.realpath(path.parent)})")
     if os.path.isdir(path):
         raise RedactError(f"{path} was to be read - it is a folder - give the .pkl file in it")
-    if not os.path.isfile(path):
-        raise RedactError(f"{path} was to be read - it is a pipe or a device, and what is read here is read more than once - save it as a file")
+    check_no_pipe(path)
     try:
         with path.open("rb") as file:
             return read_open(file, str(path), what, interpret)

@@ -50,6 +50,20 @@ def run_folder(resume: str | None, outdir: str, description: str, options: Mappi
         yield folder, (f"No run to resume in {outdir}: a new one. " if resume == LATEST else "") + f"Results go to {folder}"
 
 
+def foreseen(resume: str | None, outdir: str, description: str, options: Mapping[str, Any]) -> str:
+    """What `run_folder` would do, without doing it, as a sentence; empty where a new folder is all that was asked.
+
+    Raises:
+        RedactError: as there, but that of another process.
+    """
+    if resume is None:
+        return ""
+    found = _candidates(resume, outdir, description)
+    for folder in found[:1]:
+        _check(folder, options)
+    return f"It would go on with {found[0]}." if found else f"There is no run to resume in {outdir}: it would be a new one."
+
+
 def discard(folder: Path) -> None:
     """Deletes a run directory of a run that never began, and the folders around it that hold nothing else."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -107,6 +107,13 @@ def test_what_cannot_be_applied_is_refused(made: tuple[Path, Snapshot, list[Netw
     assert told in run(made[0], f"--delta={made[0] / '0.safetensors'}", option)
 
 
+def test_the_same_delta_twice_is_refused_under_whatever_name(made: tuple[Path, Snapshot, list[Network]]) -> None:
+    folder = made[0]
+    (folder / "copy.safetensors").write_bytes((folder / "0.safetensors").read_bytes())
+    told = run(folder, f"--delta={folder / '0.safetensors'},{folder / '1.safetensors'},{folder / 'copy.safetensors'}")
+    assert "0.safetensors and" in told and "one and the same" in told and not (folder / "out.pkl").exists()
+
+
 def test_damaged_and_foreign_files_are_refused(made: tuple[Path, Snapshot, list[Network]]) -> None:
     folder = made[0]
     data = (folder / "0.safetensors").read_bytes()

@@ -198,6 +198,12 @@ class TestFoldWithoutDrawing:
         result = run("fold", path, tmp_path / "y.pkl", f"--direction={direction}")
         assert result.exit_code == 2 and says in result.output and not (tmp_path / "y.pkl").exists(), result.output
 
+    @pytest.mark.parametrize("target", ["nan", "inf", "1e30"])
+    def test_a_place_that_no_w_comes_near_is_refused(self, target: str, tmp_path: Path, direction: Path) -> None:
+        path = forks.write(tmp_path / "x.pkl", "EG3D")
+        result = run("fold", path, tmp_path / "y.pkl", f"--direction={direction}", f"--target={target}")
+        assert result.exit_code == 2 and f"--target={float(target):g} was asked" in result.output and not (tmp_path / "y.pkl").exists()
+
     def test_a_layer_that_does_not_say_what_it_does_is_refused(self, tmp_path: Path, direction: Path) -> None:
         for affine in (forks.plain("networks.shared.Odd", weight=forks.parameter(6, 8), bias=forks.parameter(6)),
                        forks.plain("networks.shared.Odd", weight=forks.parameter(6, 8), bias=forks.parameter(6), weight_gain=1.0, bias_gain=1.0,

@@ -225,6 +225,24 @@ def test_other_options_are_refused_with_the_difference(tmp_path: Path) -> None:
         folder_of(tmp_path, method_options={"kimg": 8.0}, seed=1)
 
 
+def test_a_dry_run_says_what_would_be_gone_on_with(tmp_path: Path) -> None:
+    asked = (str(tmp_path), "redact-a", {"seed": 0})
+    assert resuming.foreseen(None, *asked) == "" and resuming.foreseen("latest", *asked).startswith("There is no run to resume")
+    folder = folder_of(tmp_path, None)
+    assert resuming.foreseen("latest", *asked) == resuming.foreseen(str(folder), *asked) == f"It would go on with {folder}."
+    with pytest.raises(RedactError, match="seed: 0 there, 1 now"):
+        resuming.foreseen("latest", str(tmp_path), "redact-a", {"seed": 1})
+    with pytest.raises(RedactError, match="no run directory"):
+        resuming.foreseen(str(tmp_path), *asked)
+
+
+@pytest.mark.parametrize(("resume", "code", "told"), [("latest", 0, "There is no run to resume in "), ("none", 2, "no run directory")])
+def test_a_dry_run_looks_at_what_is_to_be_resumed(made: list[str], tmp_path: Path, resume: str, code: int, told: str) -> None:
+    result = CliRunner().invoke(cli.command(), [*made, "--dry-run", f"--outdir={tmp_path / 'runs'}", f"--resume={resume}"])
+    assert result.exit_code == code and told in result.output, result.output
+    assert not (tmp_path / "runs").exists()
+
+
 def test_two_at_once_get_two_folders(tmp_path: Path) -> None:
     with resuming.run_folder("latest", str(tmp_path), "redact-a", {}) as (first, _):
         with resuming.run_folder("latest", str(tmp_path), "redact-a", {}) as (second, _):

@@ -23,6 +23,7 @@ import torch
 
 from stylegan_redact.latents import numpy_reason
 from stylegan_redact.network import style_layers
+from stylegan_redact.pipes import check_no_pipe
 from stylegan_redact.types import RedactError
 from stylegan_redact.wspace.geometry import to_unit
 
@@ -84,6 +85,7 @@ def read_direction(path: Path, G: Any, network_sha256: str = "", *, space: str |
 def _read(path: Path, asked: str) -> Any:
     if path.suffix not in ENDINGS:
         raise RedactError(f"{asked} - its name ends in {path.suffix or 'nothing'} - read are {', '.join(ENDINGS)}")
+    check_no_pipe(path)
     try:
         if path.suffix == ".json":
             return json.loads(path.read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from stylegan_redact.pipes import check_no_pipe
 from stylegan_redact.types import RedactError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -107,6 +108,7 @@ def open_images(path: str | Path, shape: tuple[int, int, int]) -> ImageFiles:
 
 def check_images(path: str | Path, asked: str) -> None:
     """Raises RedactError, led by what was asked, if the path is neither a folder nor a zip."""
+    check_no_pipe(path)
     if not os.path.isdir(path) and not (os.path.isfile(path) and zipfile.is_zipfile(path)):
         there = "that is no zip" if os.path.isfile(path) else "there is no such folder or file"
         raise RedactError(f"{asked} was asked - {there} - give a folder or zip of PNG or JPEG files")

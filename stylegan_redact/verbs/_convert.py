@@ -21,6 +21,7 @@ from stylegan_redact.foreign import released
 from stylegan_redact.network import load_network, read_snapshot
 from stylegan_redact.networks import build, export, rosinality
 from stylegan_redact.pickles import NETWORKS
+from stylegan_redact.pipes import check_no_pipe
 from stylegan_redact.run_dir import check_file, whole_file
 from stylegan_redact.types import RedactError, UntrustedFile
 
@@ -120,6 +121,7 @@ def _read_pickle(path: Path) -> Networks:
 def _read_safetensors(path: Path) -> Networks:
     asked = f"{path} was to be read"
     tensors: dict[str, dict[str, torch.Tensor]] = {key: {} for key in NETWORKS}
+    check_no_pipe(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA, "null")

@@ -16,12 +16,15 @@ import torch
 
 from stylegan_redact import network_files, pickle_tree, pickles, run_dir
 from stylegan_redact.latents import numpy_reason
+from stylegan_redact.pipes import check_no_pipe
 from stylegan_redact.types import RedactError, Subspace
 from stylegan_redact.version import VERSION
 from stylegan_redact.wspace.affine import AffineEdit, fold_into_affine, move_to_quantile
 from stylegan_redact.wspace.geometry import to_unit
 
 GENERATORS = ("G", "G_ema")
+FURTHEST = 1000.0
+"""Times the square root of w_dim, which is about how long a w is."""
 _LINEAR = "torch.nn.modules.linear.Linear"
 _POSE = "input.affine"
 """StyleGAN3's, which steers the pose."""
@@ -41,6 +44,11 @@ def fold(source: str, dest: Path, direction: Path, target: float | None = None) 
     """
     run_dir.check_pickle(dest, [network_files.locate(source), direction])
     unit = read_direction(direction)
+    if target is not None and not abs(target) <= FURTHEST * len(unit) ** 0.5:
+        raise RedactError(
+            f"--target={target:g} was asked - of {len(unit)} numbers w has a length of {len(unit) ** 0.5:.3g} or so, and nothing is drawn so far "
+            "away - leave it out for where the mean w is"
+        )
     snapshot = network_files.find_network(source).snapshot
     tensors, counts, places = {}, {}, {}
     for key in GENERATORS:
@@ -73,6 +81,7 @@ def read_direction(path: Path) -> torch.Tensor:
         RedactError: no such file, not one .npy array of numbers, or all zero.
     """
     asked = f"a direction of W was expected in {path}"
+    check_no_pipe(path)
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

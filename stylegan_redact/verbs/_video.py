@@ -21,6 +21,7 @@ from stylegan_redact.latents import numpy_reason
 from stylegan_redact.meant import default_batch, device_of
 from stylegan_redact.network import broadcast_w, generate, sample_w
 from stylegan_redact.pictures import to_grid
+from stylegan_redact.pipes import check_no_pipe
 from stylegan_redact.precision import no_shortcuts
 from stylegan_redact.run_dir import check_outdir
 from stylegan_redact.types import Network, RedactError
@@ -100,6 +101,7 @@ def codes_in(path: Path, shape: tuple[int, int]) -> torch.Tensor:
         RedactError: no such file, no `w` in it, or of another shape.
     """
     asked = f"codes were expected in {path}"
+    check_no_pipe(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             w = np.asarray(file["w"], dtype=np.float32)
