@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -80,7 +80,7 @@ def redact(
         raise RedactError(f"{what} was to redact - it is no method - give the name of one, or an instance of a class of methods/, such as Edit()")
     if isinstance(keep, str):
         raise RedactError(f"keep={keep!r} was given - it is one text, and names are taken from a tuple - give ({keep!r},)")
-    joint = feature if isinstance(feature, Feature) else several.together(feature)
+    joint = _joint(feature)
     _check_origin(network, joint)
     several.refuse_unless_several(plugin, joint.name, len(joint.each))
     missing = [need for need in plugin.needs if any(getattr(part, need) is None for part in joint.each)]
@@ -108,6 +108,10 @@ def apply(
     Raises:
         RedactError: files that are missing, damaged, or of another network; or strengths out of range.
     """
+    _check_network(network, "redacted")
+    if not isinstance(delta, str | os.PathLike | Iterable) or isinstance(strength, str) or not isinstance(strength, int | float | Iterable):
+        asked = f"the delta {delta!r:.80} was to be applied at {strength!r:.80}"
+        raise RedactError(f"{asked} - these are no file and number - give one of each, or several")
     paths = [delta] if isinstance(delta, str | os.PathLike) else list(delta)
     if not paths:
         raise RedactError("a redaction was to be applied - no delta was named - give one file or several")
@@ -154,6 +158,17 @@ def evaluate(
         raise RedactError(f"{type(judge).__name__} was to judge - it gives no logits - load it first, with detectors.load_torchscript(path, ...)")
     pairs = evaluation.measure_pairs(before, after, judge, seeds, batch=batch, labels=labels)
     return evaluation.ask_several(pairs, (feature,) if isinstance(feature, str) else tuple(feature), keep=keep)
+
+
+def _joint(feature: Feature | Sequence[Feature]) -> Feature:
+    if isinstance(feature, Feature):
+        return feature
+    parts: list[Any] = list(feature) if isinstance(feature, list | tuple) else [feature]
+    for part in parts:
+        if not isinstance(part, Feature):
+            told = f"{part!r:.80} was to be redacted"
+            raise RedactError(f"{told} - it is no Feature - give what a source gathers, such as Attribute('beard', detector).gather(network, seeds)")
+    return several.together(parts)
 
 
 def _check_network(network: Network, what: str) -> None:

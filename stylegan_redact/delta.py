@@ -133,7 +133,7 @@ def applied(
         strengths: One for each.
 
     Raises:
-        RedactError: a delta of another network, or one given twice, or with tensors that the base does not have, or numbers that are not finite in the end.
+        RedactError: a delta of another network, or given twice, or with tensors that the base does not have, or numbers not finite in the end.
     """
     for delta in deltas:
         if delta.base != sha256:

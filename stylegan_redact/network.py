@@ -70,8 +70,10 @@ def load_network(
         D is None where the file's discriminator is not known here.
 
     Raises:
-        RedactError: not a StyleGAN pickle, an architecture that is not known and not trusted, or trust in what need not or cannot be run.
+        RedactError: not a StyleGAN pickle, an architecture that is not known and not trusted, or trust in what need not or cannot be run; or a
+            device that torch does not have.
     """
+    _check_device(device)
     snapshot = source if isinstance(source, pickles.Snapshot) else read_snapshot(source)
     maker = trusted.Maker(snapshot, trusted.checked(trust_source, snapshot))
     nets = {}
@@ -84,6 +86,14 @@ def load_network(
     if idle:
         raise RedactError(f"the source {', '.join(idle)} was to be run - no network here needs it to be run, ours computes the same - leave it out")
     return Network(nets["G"], nets["D"], nets["G_ema"], None, snapshot.training_set_kwargs, snapshot.sha256)
+
+
+def _check_device(device: torch.device | str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        told = str(error).strip().splitlines()[0][:120]
+        raise RedactError(f"a network was to be loaded on {device} - torch says: {told} - give cpu, or cuda where torch sees a GPU") from None
 
 
 def _module(snapshot: pickles.Snapshot, key: str, maker: trusted.Maker) -> Any:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,15 @@ def test_what_is_handed_over_is_what_the_functions_take(known: tuple[Network, Fe
         "this network makes another w of seed": lambda: redact(other, feature, "fold"),
         "str was to judge - it gives no logits": lambda: evaluate(network, network, "glow", "judge.pt", range(9)),  # type: ignore[arg-type]
         "the seed -1 was to be measured": lambda: evaluate(network, network, "glow", judge, range(-1, 9)),
+        "'glow' was to be redacted - it is no Feature": lambda: redact(network, "glow"),  # type: ignore[arg-type]
+        "None was to be redacted - it is no Feature": lambda: redact(network, [feature, None]),  # type: ignore[list-item]
+        "the delta None was to be applied at 1.0": lambda: apply(network, None),  # type: ignore[arg-type]
+        "the delta 'a' was to be applied at None": lambda: apply(network, "a", None),  # type: ignore[arg-type]
+        "NoneType was to be redacted - it is no Network": lambda: apply(None, "a"),  # type: ignore[arg-type]
+        "NoneType was to be read as a StyleGAN snapshot": lambda: load_network(None),  # type: ignore[arg-type]
+        "bytes was to be read as a StyleGAN snapshot": lambda: read_snapshot(b"abc"),  # type: ignore[arg-type]
+        "a file opened as text was to be read as a": lambda: read_snapshot(io.StringIO("abc")),  # type: ignore[arg-type]
+        "a network was to be loaded on gpu": lambda: load_network("ffhq.pkl", "gpu"),
         "the seed 1.5 was to be measured": lambda: evaluate(network, network, "glow", judge, [1.5, 2]),  # type: ignore[list-item]
     }
     for told, call in wrong.items():
