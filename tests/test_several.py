@@ -30,7 +30,7 @@ class Corners(torch.nn.Module):
     def __init__(self, img: torch.Tensor, size: int) -> None:
         super().__init__()
         self.size = size
-        self.thresholds = self.bright(img).quantile(0.75, dim=0)
+        self.register_buffer("thresholds", self.bright(img).quantile(0.75, dim=0))
 
     def bright(self, img: torch.Tensor) -> torch.Tensor:
         low, high = slice(None, self.size), slice(-self.size, None)
@@ -61,7 +61,7 @@ def corners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         img = synthesize(G, sample_w(G, range(1000, 1400)))
     known = {"detector": Corners(img, 6), "judge": Corners(img, 7)}
     monkeypatch.setattr(network_files, "bundled", lambda: {"corners64": tmp_path / "corners64.pkl"})
-    monkeypatch.setattr(detectors, "load_bundled", lambda role, device="cpu": detectors.Classifier(known[role], NAMES))
+    monkeypatch.setattr(detectors, "load_bundled", lambda role, device="cpu": detectors.Classifier(known[role].to(device), NAMES))
     return tmp_path
 
 
