@@ -163,7 +163,7 @@ def evaluate(
 def _joint(feature: Feature | Sequence[Feature]) -> Feature:
     if isinstance(feature, Feature):
         return feature
-    parts: list[Any] = list(feature) if isinstance(feature, list | tuple) else [feature]
+    parts: list[Any] = list(feature) if isinstance(feature, Iterable) and not isinstance(feature, str) else [feature]
     for part in parts:
         if not isinstance(part, Feature):
             told = f"{part!r:.80} was to be redacted"

@@ -97,11 +97,11 @@ def read_pickle(source: str | os.PathLike[str] | BinaryIO) -> Snapshot | TensorF
     found: Snapshot | TensorFlowPickle
     if isinstance(source, (str, os.PathLike)):
         found = pickle_file.read_path(Path(source), _SNAPSHOT, _networks)
-        return found
-    if isinstance(source, io.TextIOBase) or not hasattr(source, "read"):
+    elif isinstance(source, io.TextIOBase) or not hasattr(source, "read"):
         what = "a file opened as text" if isinstance(source, io.TextIOBase) else type(source).__name__
         raise RedactError(f"{what} was to be read as {_SNAPSHOT} - a path or a file opened for bytes is - give the path")
-    found = pickle_file.read_open(io.BytesIO(source.read()), str(getattr(source, "name", "the open file")), _SNAPSHOT, _networks)
+    else:
+        found = pickle_file.read_open(io.BytesIO(source.read()), str(getattr(source, "name", "the open file")), _SNAPSHOT, _networks)
     return found
 
 
