@@ -38,6 +38,12 @@ class Classifier:
     differentiable: bool = True
 
     def logits(self, img: torch.Tensor) -> torch.Tensor:
+        at = next(self.net.parameters(), img).device
+        if at.type != img.device.type:
+            raise RedactError(
+                f"images on {img.device} were shown to the classifier of {', '.join(self.attributes)} - it is on {at} - load it with "
+                f"device='{img.device.type}', or the network on {at.type}"
+            )
         out = self.net(img).reshape(len(img), -1).float()
         if torch.is_grad_enabled():
             return out

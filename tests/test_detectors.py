@@ -12,7 +12,7 @@ import tiny_run
 import torch
 
 from stylegan_redact import job
-from stylegan_redact.detectors import NAMES_FILE, load_torchscript, save_torchscript
+from stylegan_redact.detectors import NAMES_FILE, Classifier, load_torchscript, save_torchscript
 from stylegan_redact.types import RedactError
 
 SHAPE = (3, 16, 16)
@@ -60,6 +60,12 @@ def test_what_softmax_gives_is_no_logit(log: bool, told: str, tmp_path: Path) ->
     save_torchscript(Shares(log), tmp_path / "shares.pt", ["zero", "one", "two"])
     with pytest.raises(RedactError, match=rf"two images gave {told} that add up to one, and a logit above 0 has to say .* - give log"):
         load_torchscript(tmp_path / "shares.pt", "one", SHAPE)
+
+
+def test_images_on_another_device_are_refused_with_both() -> None:
+    detector = Classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 1, device="meta")), ("glow",))
+    with pytest.raises(RedactError, match="images on cpu were shown to the classifier of glow - it is on meta - load it with device='cpu'"):
+        detector.logits(torch.zeros(2, *SHAPE))
 
 
 def test_a_file_without_names_is_of_the_feature_alone(tmp_path: Path) -> None:
