@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
+from torch.nn.functional import avg_pool2d
+
+from stylegan_redact.training.resample import resample
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Views:
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
         """The images [n, C, H, W] in [-1, 1] as they are seen: the same shape, differentiable."""
         theta, contrast, tint, blur, noise = (part.to(img) for part in self._parts)
-        img = grid_sample(img, affine_grid(theta, list(img.shape), align_corners=False), padding_mode="border", align_corners=False)
+        img = resample(img, theta)
         middle = img.mean(dim=[1, 2, 3], keepdim=True)
         img = middle + (img - middle) * contrast + tint
         img = img.lerp(avg_pool2d(img, 3, stride=1, padding=1, count_include_pad=False), blur)

@@ -2,7 +2,7 @@
 """A GPU that is pretended: tensors that say they are on cuda:0, computed on the CPU, where operations that mix devices fail as on a GPU.
 
 Once imported, "auto" and "cuda" mean that device. It shows tensors that are made or left on the wrong one, and what is read from a GPU without a
-copy. It shows no kernel, no memory, no stream and no rounding of a GPU.
+copy. What would give other digits each time fails, too. It shows no kernel, no memory, no stream and no rounding of a GPU.
 """
 
 from __future__ import annotations
@@ -22,6 +22,17 @@ _aten = torch.ops.aten
 _MOVES = {_aten._to_copy.default, _aten.copy_.default, _aten.copy.default}
 _INDEXED = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default, _aten._unsafe_index.Tensor}
 """Whose indices, the second argument, may be on the CPU."""
+
+_IN_ANY_ORDER = {
+    "grid_sampler_2d_backward", "grid_sampler_3d_backward", "upsample_linear1d_backward", "upsample_bilinear2d_backward",
+    "_upsample_bilinear2d_aa_backward", "upsample_bicubic2d_backward", "_upsample_bicubic2d_aa_backward", "upsample_trilinear3d_backward",
+    "_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward", "adaptive_max_pool2d_backward", "adaptive_max_pool3d_backward",
+    "fractional_max_pool2d_backward", "max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward", "avg_pool3d_backward", "max_unpool2d",
+    "reflection_pad1d_backward", "reflection_pad2d_backward", "replication_pad1d_backward", "replication_pad2d_backward",
+    "replication_pad3d_backward", "nll_loss2d_forward", "_ctc_loss", "_embedding_bag", "embedding_dense_backward", "histc", "bincount", "kthvalue",
+    "put_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_", "index_add", "index_add_", "index_reduce", "index_reduce_",
+}  # fmt: skip
+"""What a GPU sums in whatever order its threads come, so that floating point numbers get other last digits (torch.use_deterministic_algorithms)."""
 
 
 class OnGpu(torch.Tensor):
@@ -65,6 +76,8 @@ class _Pretended(TorchDispatchMode):
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+    if func.overloadpacket.__name__ in _IN_ANY_ORDER and any(isinstance(each, OnGpu) for each in given) and given[0].is_floating_point():
+        raise RuntimeError(f"{func} gives other last digits each time on a GPU")
     if func not in _MOVES:
         _refuse_mixed(func, args, given)
     asked = kwargs.get("device")
@@ -149,6 +162,7 @@ def _switch_on() -> None:
     torch.serialization.add_safe_globals([OnGpu])
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     torch._C._set_only_lift_cpu_tensors(True)  # type: ignore[attr-defined]
+    torch.autograd.set_multithreading_enabled(False)  # A thread for the device would outlive Python, and abort it as it ends.
     _Pretended().__enter__()
 
 
