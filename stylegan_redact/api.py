@@ -25,6 +25,8 @@ _GATHER = "gather it from this network"
 def label(network: Network, source: Any, n: int, *, first_seed: int = 0, batch: int = 32, progress: Progress | None = None) -> LabelFile:
     """What a source says of `n` pictures of the network: whose latents show the feature. `latents.save_labels` writes it as labels.npz.
 
+    Its tensors are on the CPU, wherever the network is, as those of a file.
+
     Args:
         network:    What `load_network` gave.
         source:     An instance of a class of `features/`, such as `Attribute("beard", detector)`; one feature.
@@ -47,6 +49,7 @@ def label(network: Network, source: Any, n: int, *, first_seed: int = 0, batch: 
     latents = feature.latents
     if latents is None or latents.seeds is None or not 0 < int((latents.score > 0).sum()) < len(latents.score):
         raise RedactError(f"{feature.name} was to be labelled by {plugins.name_of(source)} - it labels no pictures - take another source")
+    latents = replace(latents, **{name: each.cpu() for name, each in vars(latents).items() if each is not None})
     return LabelFile(feature.name, latents, (plugins.name_of(source),) * len(latents.w), network.sha256)
 
 

@@ -27,6 +27,8 @@ NEEDS = {
 }
 pytestmark = [pytest.mark.skipif(unmet, reason=reason) for reason, unmet in NEEDS.items()]
 
+MANY = 1_000
+"""Operations on the GPU of a job at least."""
 JOBS = {
     "test_main_job.py": ["-k", "every_file"],
     "test_person_job.py": [],
@@ -56,9 +58,9 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def run(device: Path, *args: str) -> subprocess.CompletedProcess[str]:
+def run(device: Path, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
     paths = {"PYTHONPATH": f"{FOLDER}{os.pathsep}{TESTS.parent}", "LD_PRELOAD": str(device)}
-    env = {**os.environ, **paths, "STYLEGAN_REDACT_KERNELS": "off", "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, **paths, "STYLEGAN_REDACT_KERNELS": "off", "OMP_NUM_THREADS": "1", **more}
     return subprocess.run([sys.executable, *args], env=env, capture_output=True, text=True, cwd=TESTS.parent, timeout=1200)
 
 
@@ -113,18 +115,34 @@ assert all(torch.equal(a, b) for a, b in zip(work("cpu"), work("cuda"), strict=T
     assert found.returncode == 0, found.stderr
 
 
-def _passes(device: Path, file: str, more: list[str]) -> None:
-    found = run(device, "-m", "pytest", "-p", "no:cacheprovider", str(TESTS / file), *more)
-    passed = [line for line in found.stdout.splitlines() if " passed" in line]
-    assert found.returncode == 0 and passed, found.stdout[-4000:]
+def test_the_example_for_programs_goes_there_as_it_says(device: Path, tmp_path: Path) -> None:
+    code = r"""
+import os, pathlib, re, sys
+text = pathlib.Path("docs/examples/python_api.md").read_text(encoding="utf-8")
+os.chdir(sys.argv[1])
+names = {}
+for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    block = block.replace("load_network(snapshot)", 'load_network(snapshot, "cuda")')
+    exec(re.sub(r'load_bundled\("(\w+)"\)', r'load_bundled("\1", "cuda")', block), names)
+assert all(next(names[name].G_ema.parameters()).is_cuda for name in ("network", "after", "same", "weaker"))
+"""
+    found = run(device, "-c", code, str(tmp_path))
+    assert found.returncode == 0, found.stderr
+
+
+def _passes(device: Path, file: str, more: list[str], log: Path) -> None:
+    """Its processes must have worked on the GPU: what starts another way computes on the CPU, and shows nothing."""
+    found = run(device, "-m", "pytest", "-p", "no:cacheprovider", str(TESTS / file), *more, PRETENDED_GPU_LOG=str(log))
+    assert found.returncode == 0 and " passed" in found.stdout, found.stdout[-4000:]
+    assert sum(map(int, log.read_text().split())) > MANY, log.read_text()
 
 
 @pytest.mark.parametrize("file", JOBS)
-def test_jobs_keep_to_one_device(device: Path, file: str) -> None:
-    _passes(device, file, JOBS[file])
+def test_jobs_keep_to_one_device(device: Path, file: str, tmp_path: Path) -> None:
+    _passes(device, file, JOBS[file], tmp_path / "ran")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", LONG_JOBS)
-def test_longer_jobs_do_too(device: Path, file: str) -> None:
-    _passes(device, file, LONG_JOBS[file])
+def test_longer_jobs_do_too(device: Path, file: str, tmp_path: Path) -> None:
+    _passes(device, file, LONG_JOBS[file], tmp_path / "ran")

@@ -36,7 +36,7 @@ def no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*args: str) -> Result:
-    return CliRunner().invoke(cli.choose(["video"])[0], [*args, "--device=cpu"])
+    return CliRunner().invoke(cli.choose(["video"])[0], [*args])
 
 
 def frames_in(path: Path) -> list[np.ndarray]:
