@@ -152,7 +152,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
         folder / "labels.npz",
         LabelFile("glow", LabelledLatents(w, score, torch.arange(400)), ("person",) * 400, tiny_run.sha256(folder / "tiny.pkl")),
     )
-    return folder, [network, f"--feature=labels:{folder / 'labels.npz'}", "--num-images=60", "--kimg=0.04", "--batch=8", "--device=cpu", judge]
+    return folder, [network, f"--feature=labels:{folder / 'labels.npz'}", "--num-images=60", "--kimg=0.04", "--batch=8", judge]
 
 
 def run(outdir: Path, *options: str) -> tuple[str, Path | None]:
