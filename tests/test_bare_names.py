@@ -20,7 +20,7 @@ from stylegan_redact.backends import celebahq
 from stylegan_redact.backends.find import find
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL = ["--num-latents=300", "--num-images=60", "--device=cpu"]
+SMALL = ["--num-latents=300", "--num-images=60"]
 NAMES = ("Smiling", "No_Beard", "Goatee", "Mustache", "Sideburns", "5_o_Clock_Shadow")
 
 

@@ -23,7 +23,7 @@ from stylegan_redact.latents import load_labels
 from stylegan_redact.network import load_network, sample_w, synthesize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL = ["--num-latents=300", "--num-images=60", "--device=cpu", "--method=fold"]
+SMALL = ["--num-latents=300", "--num-images=60", "--method=fold"]
 
 
 class Quarters(torch.nn.Module):
@@ -122,7 +122,7 @@ def test_a_function_that_fails_is_told_with_its_seed(made: Path, tmp_path: Path)
         ("nowhere.py:valid", "there is no file"),
         ("mine.py:valid:depth=2", "'depth'"),
     ):
-        told = run(network, f"--feature=validity:{made / value}", *SMALL, out)
+        told = run(network, f"--feature=validity:{made / value}", *SMALL, "--device=cpu", out)  # Where the picture is that very one.
         assert says in told and "Traceback" not in told, told
     assert "it labels by itself" in run(network, f"--feature=validity:{made / 'mine.py'}:valid", "--labels=x.npz", *SMALL, out)
     assert not (tmp_path / "none").exists()

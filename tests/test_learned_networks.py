@@ -32,7 +32,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(outdir: Path, *options: str) -> tuple[str, Path]:
-    result = CliRunner().invoke(cli.command(), [*options, "--num-images=40", "--kimg=0.04", "--batch=8", "--device=cpu", f"--outdir={outdir}"])
+    result = CliRunner().invoke(cli.command(), [*options, "--num-images=40", "--kimg=0.04", "--batch=8", f"--outdir={outdir}"])
     assert result.exit_code == 0, result.output
     return result.output, next(outdir.iterdir())
 

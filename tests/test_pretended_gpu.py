@@ -42,6 +42,9 @@ LONG_JOBS = {
     "test_sources_job.py": [],
     "test_several.py": [],
     "test_learned.py": [],
+    "test_learned_networks.py": [],
+    "test_labelling_sources.py": [],
+    "test_bare_names.py": [],
     "test_evaluate.py": ["--deselect", "tests/test_evaluate.py::test_the_sheet_has_the_highest_scores_first"],  # To more digits than float16 has.
 }
 

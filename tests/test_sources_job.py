@@ -21,7 +21,7 @@ from stylegan_redact.network import load_network, sample_w
 from stylegan_redact.types import Feature, LabelledLatents
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL = ["--num-latents=300", "--num-images=60", "--device=cpu"]
+SMALL = ["--num-latents=300", "--num-images=60"]
 
 
 def run(*args: str) -> str:
