@@ -19,6 +19,7 @@ import torch
 from stylegan_redact import pickle_tree, pickle_values, torch_storage
 from stylegan_redact.pickle_file import DAMAGE
 from stylegan_redact.pickle_stream import TRUSTED, Global, Object, Refused, Untrusted, decode
+from stylegan_redact.pipes import check_no_pipe
 from stylegan_redact.types import RedactError, UntrustedFile
 
 _ZIP = b"PK\x03\x04"
@@ -30,7 +31,12 @@ Fetch = Callable[[str, int], bytes]
 
 
 def is_torch_file(path: Path) -> bool:
-    """Whether the file can be read and begins as torch.save writes them."""
+    """Whether the file can be read and begins as torch.save writes them.
+
+    Raises:
+        RedactError: it is a pipe.
+    """
+    check_no_pipe(path)
     try:
         with path.open("rb") as file:
             head = file.read(64)

@@ -15,10 +15,11 @@ from stylegan_redact import delta, downloads, latents, photos, pickle_file
 from stylegan_redact.features import _direction_file
 from stylegan_redact.training import images
 from stylegan_redact.types import RedactError
-from stylegan_redact.verbs import _convert, _fold, _video
+from stylegan_redact.verbs import _convert, _fold, _inspect, _video
 
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "pickles": (".pkl", lambda path: pickle_file.read_path(path, "a snapshot", lambda *each: each)),
+    "pickles to describe": (".pkl", _inspect.describe),
     "hashes": (".pt", downloads.sha256_of),
     "labels": (".npz", latents.load_labels),
     "deltas": (".safetensors", delta.read),

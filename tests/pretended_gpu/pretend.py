@@ -81,13 +81,14 @@ class _Pretended(TorchDispatchMode):
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
-    if func.overloadpacket.__name__ in _IN_ANY_ORDER and any(isinstance(each, OnGpu) for each in given) and given[0].is_floating_point():
+    there = any(isinstance(each, OnGpu) for each in given)
+    if there and func.overloadpacket.__name__ in _IN_ANY_ORDER and given[0].is_floating_point():
         raise RuntimeError(f"{func} gives other last digits each time on a GPU")
-    _ran[0] += any(isinstance(each, OnGpu) for each in given)
+    _ran[0] += there
     if func not in _MOVES:
         _refuse_mixed(func, args, given)
     asked = kwargs.get("device")
-    on_gpu = torch.device(asked).type == "cuda" if asked is not None else any(isinstance(each, OnGpu) for each in given)
+    on_gpu = torch.device(asked).type == "cuda" if asked is not None else there
     if asked is not None and on_gpu:
         kwargs = {**kwargs, "device": "cpu", **({"pin_memory": False} if kwargs.get("pin_memory") else {})}
     out = func(*tree_map(_held, args), **tree_map(_held, kwargs))

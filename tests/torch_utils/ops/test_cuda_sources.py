@@ -70,3 +70,9 @@ def test_every_source_is_built_and_published():
     assert on_disk == set(gpu_kernels.SOURCES)
     patterns = (FOLDER.parents[2] / "pyproject.toml").read_text(encoding="utf-8").partition("torch_utils = [")[2].partition("]")[0]
     assert {f'"ops/cuda/*{path.suffix}"' for path in FOLDER.iterdir() if path.is_file()} <= {word.strip() for word in patterns.split(",")}
+
+
+def test_no_kernel_adds_up_in_an_order_that_changes():
+    """README.md says so: an atomic sum of floating point numbers has other last digits each time."""
+    sources = [path for path in FOLDER.parent.rglob("*") if path.suffix in {".cu", ".cuh", ".h", ".py"}]
+    assert {path.name for path in sources} >= set(KERNELS) and not [path for path in sources if "atomic" in path.read_text(encoding="utf-8").lower()]
